@@ -1,0 +1,2 @@
+//! Sans-IO user-space NAT.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The default root filesystem.
+#![forbid(unsafe_code)]

@@ -1,0 +1,1 @@
+//! `crun-lite run`: where container and network meet.

@@ -1,0 +1,223 @@
+//! Validated options: what the command line (later: an OCI `config.json`) means.
+//!
+//! Everything here is plain data. Nothing has been opened, created or changed
+//! when a [`RunSpec`] exists, but everything that can be checked has been.
+
+use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+/// One `crun-lite run`, validated.
+#[derive(Debug, Clone, Serialize)]
+pub struct RunSpec {
+    /// The command and its arguments; never empty.
+    #[serde(skip)]
+    pub command: Vec<OsString>,
+    /// Where the root filesystem comes from.
+    pub rootfs: RootFs,
+    /// `--read-only`: the root filesystem is mounted read-only.
+    pub read_only: bool,
+    /// `--hostname`; at most 64 bytes (`HOST_NAME_MAX`).
+    pub hostname: String,
+    /// `--workdir`: absolute path in the container.
+    pub workdir: Option<PathBuf>,
+    /// The command's environment, complete but for what `/etc/passwd` decides.
+    #[serde(skip)]
+    pub env: Vec<(OsString, OsString)>,
+    /// `--user`.
+    pub user: UserSpec,
+    /// Volumes, `--mount`s and `--tmpfs`s, in the order given.
+    pub mounts: Vec<MountSpec>,
+    /// `-t`.
+    pub tty: bool,
+    /// `-i`.
+    pub interactive: bool,
+    /// Which namespaces are new.
+    pub namespaces: Namespaces,
+    /// `--uidmap`; empty means the default map.
+    pub uid_map: Vec<IdMapEntry>,
+    /// `--gidmap`; empty means the default map.
+    pub gid_map: Vec<IdMapEntry>,
+    /// Bit set of the capabilities the command keeps (bit n = capability n).
+    pub capabilities: u64,
+    /// System-call filter of the command.
+    pub seccomp: SeccompProfile,
+    /// `no_new_privs`, on unless `--security-opt no-new-privileges=false`.
+    pub no_new_privileges: bool,
+    /// Paths to hide in addition to the default ones.
+    pub mask: Vec<PathBuf>,
+    /// Default masks to lift; `ALL` lifts all.
+    pub unmask: Vec<PathBuf>,
+    /// `--net`.
+    pub network: Network,
+    /// `--dns`: resolvers to write into `resolv.conf` in place of ours.
+    pub dns: Vec<IpAddr>,
+    /// `--add-host NAME:ADDR`.
+    pub add_host: Vec<(String, IpAddr)>,
+}
+
+/// Where the root filesystem comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub enum RootFs {
+    /// No `--rootfs`: assembled at start (see the `rootfs` crate).
+    Default,
+    /// `--rootfs DIR`; `/` is the host's own tree. Absolute, canonical.
+    Dir(PathBuf),
+}
+
+/// `--user USER[:GROUP]`, names or numbers; names are looked up in the
+/// container's `/etc/passwd` and `/etc/group`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct UserSpec {
+    /// Name or number; `None` is root.
+    pub user: Option<NameOrId>,
+    /// Name or number; `None` is the user's primary group.
+    pub group: Option<NameOrId>,
+}
+
+/// A user or group, by number or by name. A string of digits is a number.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub enum NameOrId {
+    /// A number.
+    Id(u32),
+    /// A name to look up.
+    Name(String),
+}
+
+/// What to mount where.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MountSpec {
+    /// Absolute path in the container.
+    pub target: PathBuf,
+    /// What is mounted.
+    pub kind: MountKind,
+    /// Read-only.
+    pub read_only: bool,
+}
+
+/// What is mounted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub enum MountKind {
+    /// A host path, with everything mounted below it.
+    Bind {
+        /// Absolute, existing host path.
+        source: PathBuf,
+    },
+    /// A fresh tmpfs.
+    Tmpfs {
+        /// Mode of its root, octal; 0o1777 unless given.
+        mode: u32,
+        /// Size limit in bytes.
+        size: Option<u64>,
+        /// Allow executables (podman mounts `noexec` unless `exec` is given).
+        exec: bool,
+    },
+}
+
+/// Which namespaces are new (true) and which are the host's (false).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Namespaces {
+    /// user_namespaces(7)
+    pub user: bool,
+    /// mount_namespaces(7); always new.
+    pub mount: bool,
+    /// pid_namespaces(7)
+    pub pid: bool,
+    /// uts_namespaces(7)
+    pub uts: bool,
+    /// ipc_namespaces(7)
+    pub ipc: bool,
+    /// network_namespaces(7)
+    pub net: bool,
+    /// cgroup_namespaces(7)
+    pub cgroup: bool,
+}
+
+/// One line of uid_map or gid_map (user_namespaces(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct IdMapEntry {
+    /// First id inside.
+    pub container: u32,
+    /// First id outside.
+    pub host: u32,
+    /// How many.
+    pub size: u32,
+}
+
+/// System-call filter of the command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub enum SeccompProfile {
+    /// Ours.
+    Default,
+    /// None.
+    Unconfined,
+}
+
+/// `--net`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub enum Network {
+    /// The in-process stack.
+    Builtin(BuiltinNetwork),
+    /// A network namespace with nothing but `lo`.
+    None,
+    /// The host's own network.
+    Host,
+}
+
+/// `--net=builtin:KEY=VALUE,...`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BuiltinNetwork {
+    /// IP MTU of the link, bytes: 576 to 65520.
+    pub mtu: u16,
+    /// Network address.
+    pub network: Ipv4Addr,
+    /// Prefix length, 1 to 25.
+    pub prefix_len: u8,
+    /// The gateway address reaches the host's loopback.
+    pub allow_host_loopback: bool,
+    /// The host's own other addresses are reachable.
+    pub allow_host_addresses: bool,
+    /// 169.254.0.0/16 (cloud metadata) is reachable.
+    pub allow_link_local: bool,
+    /// Most flows at once, all protocols; `None` follows RLIMIT_NOFILE.
+    pub max_flows: Option<usize>,
+}
+
+impl Default for BuiltinNetwork {
+    fn default() -> Self {
+        Self {
+            mtu: 65520,
+            network: Ipv4Addr::new(10, 0, 2, 0),
+            prefix_len: 24,
+            allow_host_loopback: false,
+            allow_host_addresses: false,
+            allow_link_local: false,
+            max_flows: None,
+        }
+    }
+}
+
+impl BuiltinNetwork {
+    /// The `n`th address of the network, as slirp4netns counts them:
+    /// 2 is the gateway, 3 the name server, 100 the container.
+    pub fn address(&self, n: u32) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.network).wrapping_add(n))
+    }
+
+    /// The gateway, which stands for the host.
+    pub fn gateway(&self) -> Ipv4Addr {
+        self.address(2)
+    }
+
+    /// The DNS forwarder.
+    pub fn dns(&self) -> Ipv4Addr {
+        self.address(3)
+    }
+
+    /// The container's own address.
+    pub fn container(&self) -> Ipv4Addr {
+        self.address(100)
+    }
+}

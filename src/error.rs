@@ -1,0 +1,102 @@
+//! Errors as values: one variant per failing step, and the exit code each maps to.
+//!
+//! Message style: lower case, no full stop, names the step and its object, never
+//! repeats its `#[source]`. A known cause adds a hint (see [`Hint`]).
+
+use std::io;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// crun-lite itself failed (as `podman run` and `docker run` define it).
+pub const EXIT_RUNTIME: u8 = 125;
+/// The command was found but could not be executed.
+pub const EXIT_NOT_EXECUTABLE: u8 = 126;
+/// The command was not found.
+pub const EXIT_NOT_FOUND: u8 = 127;
+
+/// A step of the plan that failed in the container's init. It crosses the
+/// process boundary as data, so that the parent prints it like its own errors.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{step}: {object}: {}", io::Error::from_raw_os_error(*.errno))]
+pub struct StepFailure {
+    /// What was being done, as an infinitive: "mount tmpfs".
+    pub step: String,
+    /// The path or object that it was done to.
+    pub object: String,
+    /// The OS error (errno(3)).
+    pub errno: i32,
+}
+
+impl StepFailure {
+    /// Describes a failed system call.
+    pub fn new(step: &str, object: impl Into<String>, error: &io::Error) -> Self {
+        Self {
+            step: step.to_owned(),
+            object: object.into(),
+            errno: error.raw_os_error().unwrap_or(libc::EIO),
+        }
+    }
+}
+
+/// Everything that can end `crun-lite` itself.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The options are wrong; nothing has been changed.
+    #[error("{0}")]
+    Usage(String),
+    /// A path that an option names cannot be used; nothing has been changed.
+    #[error("{option}: {path}")]
+    Path {
+        /// The option, as typed.
+        option: &'static str,
+        /// The path given.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A host-side step failed.
+    #[error("{step}")]
+    Host {
+        /// What was being done, as an infinitive.
+        step: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A step inside the container's init failed.
+    #[error(transparent)]
+    Step(#[from] StepFailure),
+    /// The command was not found in the container.
+    #[error("{0}: command not found in the container")]
+    NotFound(String),
+    /// The command could not be executed.
+    #[error("{command}: cannot be executed")]
+    NotExecutable {
+        /// The command, as typed.
+        command: String,
+        /// Why execve(2) refused it.
+        #[source]
+        source: io::Error,
+    },
+    /// Init ended before the command was started.
+    #[error("the container's init ended during set-up ({0})")]
+    InitDied(String),
+}
+
+impl Error {
+    /// A host-side step that failed.
+    pub fn host(step: &'static str, source: impl Into<io::Error>) -> Self {
+        Self::Host { step, source: source.into() }
+    }
+
+    /// The exit code that `crun-lite` ends with.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::NotFound(_) => EXIT_NOT_FOUND,
+            Self::NotExecutable { .. } => EXIT_NOT_EXECUTABLE,
+            _ => EXIT_RUNTIME,
+        }
+    }
+}

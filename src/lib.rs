@@ -1,0 +1,17 @@
+//! crun-lite: a rootless container runtime with an in-process network.
+//!
+//! See `ARCHITECTURE.md` for the map. Dependencies point one way:
+//! `cli` → {`config`, `plan`, `container`, `net`} → `sys`; `container` and
+//! `net` never import each other and meet in [`cli::run`].
+
+pub mod cli;
+pub mod config;
+pub mod container;
+pub mod error;
+pub mod fs;
+pub mod net;
+pub mod ns;
+pub mod plan;
+pub mod security;
+pub mod sys;
+pub mod tty;

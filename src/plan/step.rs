@@ -1,0 +1,198 @@
+//! The steps of a plan.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::config::{IdMapEntry, Namespaces, SeccompProfile, UserSpec};
+
+/// Everything that a run will do, in order.
+#[derive(Debug, Clone, Serialize)]
+pub struct Plan {
+    /// The namespaces that clone3(2) makes.
+    pub namespaces: Namespaces,
+    /// How ids are mapped; written by the parent right after the clone.
+    pub uid_map: Vec<IdMapEntry>,
+    /// How group ids are mapped.
+    pub gid_map: Vec<IdMapEntry>,
+    /// Carried out by init, in order.
+    pub steps: Vec<Step>,
+}
+
+/// Mount attributes (mount_setattr(2)).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct MountFlags {
+    /// `MOUNT_ATTR_RDONLY`
+    pub read_only: bool,
+    /// `MOUNT_ATTR_NOSUID`
+    pub nosuid: bool,
+    /// `MOUNT_ATTR_NODEV`
+    pub nodev: bool,
+    /// `MOUNT_ATTR_NOEXEC`
+    pub noexec: bool,
+}
+
+/// What to create at a path beneath the new root.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub enum FileKind {
+    /// A directory.
+    Directory {
+        /// Permission bits.
+        mode: u32,
+    },
+    /// A regular file with this content.
+    Regular {
+        /// Permission bits.
+        mode: u32,
+        /// Its content.
+        #[serde(skip)]
+        content: Vec<u8>,
+    },
+    /// A copy of a host file (so that no host path shows in the mount table).
+    CopyOf {
+        /// Permission bits.
+        mode: u32,
+        /// The host file.
+        source: PathBuf,
+    },
+    /// A symbolic link.
+    Symlink {
+        /// What it points to.
+        to: PathBuf,
+    },
+}
+
+/// One step of init. Paths called `target` are beneath the new root and are
+/// resolved by fd (openat2(2) `RESOLVE_IN_ROOT`), never by string.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub enum Step {
+    /// Make every mount private, so that nothing propagates either way.
+    PrivateMounts,
+    /// sethostname(2)
+    Hostname {
+        /// The new name.
+        name: String,
+    },
+    /// Bring up `lo`; with a built-in network also make and configure the link
+    /// and hand it to the parent.
+    Network {
+        /// Make the in-process link.
+        link: bool,
+    },
+    /// The new root is an empty tmpfs.
+    RootTmpfs,
+    /// The new root is this host directory, with what is mounted below it.
+    RootBind {
+        /// The directory.
+        source: PathBuf,
+    },
+    /// Create something beneath the new root; parents are made as needed.
+    /// An existing object of the same kind is left alone.
+    Create {
+        /// Where.
+        target: PathBuf,
+        /// What.
+        kind: FileKind,
+    },
+    /// Bind a host path, recursively; the target is created when missing.
+    Bind {
+        /// Host path.
+        source: PathBuf,
+        /// Where.
+        target: PathBuf,
+        /// Attributes.
+        flags: MountFlags,
+    },
+    /// Mount a tmpfs.
+    Tmpfs {
+        /// Where.
+        target: PathBuf,
+        /// Permission bits of its root.
+        mode: u32,
+        /// Size limit, bytes.
+        size: Option<u64>,
+        /// Attributes.
+        flags: MountFlags,
+    },
+    /// Mount procfs; where a nested one is refused, bind the outer one.
+    Proc {
+        /// Where.
+        target: PathBuf,
+    },
+    /// Mount sysfs read-only; where it is refused (the host's network
+    /// namespace), bind the host's.
+    Sysfs {
+        /// Where.
+        target: PathBuf,
+    },
+    /// Populate `/dev`: tmpfs, the standard devices, links, devpts, shm, mqueue.
+    Dev {
+        /// Where.
+        target: PathBuf,
+        /// Bind the command's terminal to `console`.
+        console: bool,
+    },
+    /// Mount cgroup2 (or bind what the host has) read-only.
+    Cgroup {
+        /// Where.
+        target: PathBuf,
+    },
+    /// Put a private file (resolv.conf, hosts, hostname) over a path. Skipped
+    /// with a warning where the path is missing and cannot be made.
+    File {
+        /// Where.
+        target: PathBuf,
+        /// Its content.
+        #[serde(skip)]
+        content: Vec<u8>,
+    },
+    /// Hide a path: `/dev/null` over a file, an empty read-only tmpfs over a
+    /// directory; nothing where it does not exist.
+    Mask {
+        /// Which.
+        target: PathBuf,
+    },
+    /// Make a path read-only; nothing where it does not exist.
+    ReadOnlyPath {
+        /// Which.
+        target: PathBuf,
+    },
+    /// Make the root itself read-only.
+    ReadOnlyRoot,
+    /// pivot_root(2), with no trace of the old root.
+    PivotRoot,
+    /// Set a namespaced sysctl, through a procfs of our own.
+    Sysctl {
+        /// Dotted key.
+        key: String,
+        /// Value.
+        value: String,
+    },
+    /// Start the command: new session, ids, groups, capabilities,
+    /// `no_new_privs`, seccomp, fds closed, execve(2).
+    Exec(Box<ExecStep>),
+}
+
+/// How the command is started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ExecStep {
+    /// The command and its arguments.
+    #[serde(skip)]
+    pub argv: Vec<OsString>,
+    /// Its environment; `HOME` is added from `/etc/passwd` when missing.
+    #[serde(skip)]
+    pub env: Vec<(OsString, OsString)>,
+    /// Its working directory; made when missing; `/` unless given.
+    pub workdir: Option<PathBuf>,
+    /// Whom it runs as.
+    pub user: UserSpec,
+    /// Capabilities it keeps.
+    pub capabilities: u64,
+    /// System-call filter.
+    pub seccomp: SeccompProfile,
+    /// `no_new_privs`
+    pub no_new_privileges: bool,
+    /// It gets a pty of its own as controlling terminal.
+    pub tty: bool,
+}

@@ -1,0 +1,4 @@
+//! The only module with `unsafe`: system calls that `rustix` does not cover.
+//!
+//! Each block carries a `SAFETY:` note; everything exported is safe to call.
+#![allow(unsafe_code)]
