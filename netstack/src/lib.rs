@@ -1,2 +1,61 @@
-//! Sans-IO user-space NAT.
+//! Sans-IO user-space NAT: a container's Ethernet frames on one side, ordinary
+//! host sockets on the other.
+//!
+//! # Theory of operation
+//!
+//! A [`Stack`] knows no file descriptor, no clock and no event loop. Its owner
+//!
+//! - hands it every frame that the container sends ([`Stack::input`]),
+//! - tells it what happened to a host socket ([`Stack::connected`],
+//!   [`Stack::connect_failed`], [`Stack::ready`], [`Stack::datagram`],
+//!   [`Stack::echo_reply`]),
+//! - calls [`Stack::tick`] once [`Stack::next_deadline`] has passed,
+//!
+//! and carries out what the stack asks for through the [`Host`] trait: send a
+//! frame, open, read, write, half-close or close a socket. Every call takes the
+//! time as an argument, so tests run under virtual time and a run can be replayed.
+//!
+//! ```text
+//!            frames                      Host calls
+//! container <------> link > ipv4 > { arp, icmp, udp, tcp } <------> sockets
+//!                                   |  one flow table  |
+//!                                   '- policy, timers -'
+//! ```
+//!
+//! Payload is never queued on its way: a UDP datagram is lent to
+//! [`Host::udp_send`] out of the frame it came in, and TCP payload moves between
+//! the ring of the flow's TCP endpoint and the host socket in one call
+//! ([`Host::tcp_send`], [`Host::tcp_receive`]).
+//!
+//! The cost of a packet does not depend on the number of flows: one hash lookup
+//! (keyed, since the container chooses the keys), one TCP endpoint in a
+//! `SocketSet` of its own, and a timer queue that is touched only when a
+//! deadline moves forward.
+//!
+//! What the container may reach is decided in one place, [`Policy`].
 #![forbid(unsafe_code)]
+
+mod arp;
+mod config;
+mod flow;
+mod host;
+mod icmp;
+mod ipv4;
+mod link;
+mod policy;
+mod stack;
+mod stats;
+mod tcp;
+mod udp;
+
+pub use config::{Config, Limits, LinkConfig};
+pub use flow::{FlowId, FlowKey, Protocol};
+pub use host::{Close, Host, HostError, Io, Readiness};
+pub use link::VNET_HEADER_LEN;
+pub use policy::{Policy, Reason, Verdict};
+pub use smoltcp::time::{Duration, Instant};
+pub use stack::Stack;
+pub use stats::Stats;
+
+#[cfg(test)]
+mod tests;

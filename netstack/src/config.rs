@@ -1,0 +1,67 @@
+//! What a stack is built with.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use crate::policy::Policy;
+
+/// Addresses, link and limits of one container's network.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The container's address; frames from any other source are dropped.
+    pub container: Ipv4Addr,
+    /// The gateway's address.
+    pub gateway: Ipv4Addr,
+    /// The DNS forwarder's address.
+    pub dns: Ipv4Addr,
+    /// Prefix length of the container's network.
+    pub prefix_len: u8,
+    /// MAC address of the gateway and the DNS forwarder.
+    pub mac: [u8; 6],
+    /// The link.
+    pub link: LinkConfig,
+    /// What the container may reach.
+    pub policy: Policy,
+    /// Where DNS queries go, in order of preference.
+    pub resolvers: Vec<SocketAddr>,
+    /// Bounds.
+    pub limits: Limits,
+    /// Seed of initial sequence numbers and IP identifications; from a CSPRNG
+    /// (RFC 6528).
+    pub seed: u64,
+}
+
+/// What the link can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinkConfig {
+    /// IP MTU, bytes.
+    pub mtu: u16,
+    /// Frames carry a `struct virtio_net_hdr` (10 bytes, `linux/virtio_net.h`):
+    /// checksums may be left to the receiver, both ways.
+    pub vnet_header: bool,
+    /// The link takes TCP super-segments (`TUN_F_TSO4`); needs `vnet_header`.
+    pub tso: bool,
+    /// The link takes UDP super-segments (`TUN_F_USO4`); needs `vnet_header`.
+    pub uso: bool,
+}
+
+/// Bounds on what one container can make us hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Flows of all protocols at once; beyond it new ones are refused.
+    pub max_flows: usize,
+    /// TCP connections whose host side is still being opened.
+    pub max_half_open: usize,
+    /// Bytes of TCP ring memory that flows may be given in all; ring sizes
+    /// shrink as it is used up.
+    pub ring_budget: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_flows: 65_536,
+            max_half_open: 1024,
+            ring_budget: 512 << 20,
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! The one table of all flows.
+
+use std::collections::HashMap;
+
+use slab::Slab;
+use smoltcp::time::Instant;
+
+use super::{FlowId, FlowKey};
+use crate::icmp::EchoFlow;
+use crate::tcp::TcpFlow;
+use crate::udp::{UdpFlow, UdpMapping};
+
+/// The state of a flow, by protocol.
+#[derive(Debug)]
+pub(crate) enum Flow {
+    Tcp(Box<TcpFlow>),
+    UdpMapping(UdpMapping),
+    Udp(UdpFlow),
+    Echo(EchoFlow),
+}
+
+#[derive(Debug)]
+struct Entry {
+    generation: u32,
+    key: FlowKey,
+    /// When this flow's entry in the timer queue is due; `None` when it has none.
+    armed: Option<Instant>,
+    flow: Flow,
+}
+
+/// Finds flows by what the container put on the wire (keyed hash, since the
+/// container chooses the keys) and by id. Every operation is O(1).
+#[derive(Debug)]
+pub(crate) struct FlowTable {
+    entries: Slab<Entry>,
+    by_key: HashMap<FlowKey, FlowId>,
+    next_generation: u32,
+    capacity: usize,
+}
+
+impl FlowTable {
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self {
+            entries: Slab::new(),
+            by_key: HashMap::new(),
+            next_generation: 0,
+            capacity,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.entries.len() >= self.capacity
+    }
+
+    pub(crate) fn find(&self, key: &FlowKey) -> Option<FlowId> {
+        self.by_key.get(key).copied()
+    }
+
+    /// Adds a flow; `None` when the table is full.
+    pub(crate) fn insert(&mut self, key: FlowKey, flow: Flow) -> Option<FlowId> {
+        if self.is_full() {
+            return None;
+        }
+        let generation = self.next_generation;
+        self.next_generation = self.next_generation.wrapping_add(1);
+        let slot = self.entries.vacant_entry();
+        let index = u32::try_from(slot.key()).ok()?;
+        let id = FlowId { index, generation };
+        slot.insert(Entry {
+            generation,
+            key,
+            armed: None,
+            flow,
+        });
+        self.by_key.insert(key, id);
+        Some(id)
+    }
+
+    fn entry(&self, id: FlowId) -> Option<&Entry> {
+        self.entries
+            .get(id.index as usize)
+            .filter(|e| e.generation == id.generation)
+    }
+
+    fn entry_mut(&mut self, id: FlowId) -> Option<&mut Entry> {
+        self.entries
+            .get_mut(id.index as usize)
+            .filter(|e| e.generation == id.generation)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: FlowId) -> Option<&mut Flow> {
+        self.entry_mut(id).map(|e| &mut e.flow)
+    }
+
+    pub(crate) fn tcp_mut(&mut self, id: FlowId) -> Option<(FlowKey, &mut TcpFlow)> {
+        match self.entry_mut(id) {
+            Some(Entry {
+                flow: Flow::Tcp(flow),
+                key,
+                ..
+            }) => Some((*key, flow)),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn udp_mut(&mut self, id: FlowId) -> Option<(FlowKey, &mut UdpFlow)> {
+        match self.entry_mut(id) {
+            Some(Entry {
+                flow: Flow::Udp(flow),
+                key,
+                ..
+            }) => Some((*key, flow)),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn mapping_mut(&mut self, id: FlowId) -> Option<(FlowKey, &mut UdpMapping)> {
+        match self.entry_mut(id) {
+            Some(Entry {
+                flow: Flow::UdpMapping(flow),
+                key,
+                ..
+            }) => Some((*key, flow)),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn echo_mut(&mut self, id: FlowId) -> Option<(FlowKey, &mut EchoFlow)> {
+        match self.entry_mut(id) {
+            Some(Entry {
+                flow: Flow::Echo(flow),
+                key,
+                ..
+            }) => Some((*key, flow)),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn remove(&mut self, id: FlowId) -> Option<Flow> {
+        self.entry(id)?;
+        let entry = self.entries.remove(id.index as usize);
+        if self.by_key.get(&entry.key) == Some(&id) {
+            self.by_key.remove(&entry.key);
+        }
+        Some(entry.flow)
+    }
+
+    /// When the flow's entry in the timer queue is due.
+    pub(crate) fn armed(&mut self, id: FlowId) -> Option<&mut Option<Instant>> {
+        self.entry_mut(id).map(|e| &mut e.armed)
+    }
+
+    /// Every flow, for tests of invariants.
+    #[cfg(test)]
+    pub(crate) fn ids(&self) -> Vec<(FlowId, FlowKey)> {
+        self.by_key.iter().map(|(k, id)| (*id, *k)).collect()
+    }
+}

@@ -1,0 +1,139 @@
+//! The host side, as the stack sees it.
+
+use std::net::{IpAddr, SocketAddr};
+
+use smoltcp::time::Duration;
+
+use crate::flow::FlowId;
+
+/// What became of a read or a write on a host socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Io {
+    /// This many bytes were moved. Fewer than offered means that the socket
+    /// has no more (or takes no more) for now.
+    Done(usize),
+    /// Nothing to read, or no room; readiness is announced with [`crate::Stack::ready`].
+    WouldBlock,
+    /// End of stream (reads only).
+    Closed,
+    /// The connection is gone.
+    Failed(HostError),
+}
+
+/// Why a host call failed, as far as it matters to the container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum HostError {
+    /// ECONNREFUSED
+    #[error("connection refused")]
+    Refused,
+    /// ECONNRESET, EPIPE, ECONNABORTED
+    #[error("connection reset")]
+    Reset,
+    /// ENETUNREACH
+    #[error("network unreachable")]
+    NetUnreachable,
+    /// EHOSTUNREACH, EHOSTDOWN
+    #[error("host unreachable")]
+    HostUnreachable,
+    /// EACCES, EPERM
+    #[error("forbidden")]
+    Forbidden,
+    /// ETIMEDOUT
+    #[error("timed out")]
+    TimedOut,
+    /// EMFILE, ENFILE, ENOBUFS, ENOMEM, EADDRNOTAVAIL
+    #[error("out of resources")]
+    NoResources,
+    /// EMSGSIZE
+    #[error("message too long")]
+    TooLong,
+    /// Anything else.
+    #[error("other error")]
+    Other,
+}
+
+/// How a host socket is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Close {
+    /// Both directions ended in order.
+    Orderly,
+    /// The far end must see a reset (RFC 9293, 3.10.5: ABORT).
+    Reset,
+}
+
+/// What a host socket has become ready for; edge-triggered.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Readiness {
+    /// There may be something to read.
+    pub readable: bool,
+    /// There may be room to write.
+    pub writable: bool,
+    /// The far end has ended its direction: read until end of stream.
+    pub read_closed: bool,
+}
+
+/// Everything that the stack asks of its owner. Calls are carried out at once
+/// and never block. Sockets are named by the flow that they belong to.
+pub trait Host {
+    /// Sends one frame of exactly `len` bytes (virtio header included when the
+    /// link has one), written by `fill` into a buffer whose content is arbitrary.
+    /// A frame that the link does not take is lost, as on any link.
+    fn transmit<R>(&mut self, len: usize, fill: impl FnOnce(&mut [u8]) -> R) -> R;
+
+    /// Whether `addr` is one of the host's own addresses (`RTN_LOCAL`,
+    /// `RTN_BROADCAST` and so on in the host's routing tables).
+    fn is_local(&mut self, addr: IpAddr) -> bool;
+
+    /// Begins to connect a TCP socket for `flow`. The outcome comes as
+    /// [`crate::Stack::connected`] or [`crate::Stack::connect_failed`].
+    ///
+    /// # Errors
+    /// An immediate failure; no socket is left for the flow.
+    fn tcp_connect(&mut self, flow: FlowId, to: SocketAddr) -> Result<(), HostError>;
+
+    /// Writes to the flow's socket.
+    fn tcp_send(&mut self, flow: FlowId, data: &[u8]) -> Io;
+
+    /// Reads from the flow's socket.
+    fn tcp_receive(&mut self, flow: FlowId, buffer: &mut [u8]) -> Io;
+
+    /// Ends the sending direction of the flow's socket (`SHUT_WR`).
+    fn tcp_shutdown(&mut self, flow: FlowId);
+
+    /// Starts keep-alive probes on the flow's socket: the first after `idle`,
+    /// then every `interval`.
+    fn tcp_keepalive(&mut self, flow: FlowId, idle: Duration, interval: Duration);
+
+    /// Opens a UDP socket for `flow`, not connected.
+    ///
+    /// # Errors
+    /// No socket could be had.
+    fn udp_open(&mut self, flow: FlowId, family_of: IpAddr) -> Result<(), HostError>;
+
+    /// Sends one datagram; the owner may batch, in order.
+    ///
+    /// # Errors
+    /// The datagram was not taken.
+    fn udp_send(&mut self, flow: FlowId, to: SocketAddr, payload: &[u8]) -> Result<(), HostError>;
+
+    /// Opens an ICMP echo ("ping") socket for `flow`.
+    ///
+    /// # Errors
+    /// [`HostError::Forbidden`] when `ping_group_range` excludes us.
+    fn echo_open(&mut self, flow: FlowId, family_of: IpAddr) -> Result<(), HostError>;
+
+    /// Sends an echo request with this sequence number.
+    ///
+    /// # Errors
+    /// The request was not sent.
+    fn echo_send(
+        &mut self,
+        flow: FlowId,
+        to: IpAddr,
+        seq: u16,
+        payload: &[u8],
+    ) -> Result<(), HostError>;
+
+    /// Closes the flow's socket; the flow's id is not used again.
+    fn close(&mut self, flow: FlowId, how: Close);
+}

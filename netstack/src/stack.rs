@@ -1,0 +1,217 @@
+//! The stack: frames and host events in, [`Host`] calls out.
+
+use std::net::{IpAddr, SocketAddr};
+
+use smoltcp::time::Instant;
+use smoltcp::wire::{EthernetProtocol, IpProtocol};
+
+use crate::arp;
+use crate::config::Config;
+use crate::flow::{Flow, FlowId, FlowTable, Protocol, TimerQueue};
+use crate::host::{Host, HostError, Readiness};
+use crate::icmp::Unreachable;
+use crate::ipv4;
+use crate::link::Link;
+use crate::policy::{Addresses, Verdict};
+use crate::stats::Stats;
+use crate::tcp::Engine;
+
+/// The NAT of one container. See the crate's documentation for its contract.
+#[derive(Debug)]
+pub struct Stack {
+    pub(crate) config: Config,
+    pub(crate) link: Link,
+    pub(crate) flows: FlowTable,
+    pub(crate) timers: TimerQueue,
+    pub(crate) engine: Engine,
+    pub(crate) stats: Stats,
+    /// TCP flows whose host side is being opened.
+    pub(crate) half_open: usize,
+    /// Flows that have more to move but had their turn.
+    pub(crate) again: Vec<FlowId>,
+    turn: Vec<FlowId>,
+    own: Addresses,
+}
+
+impl Stack {
+    /// A stack without flows.
+    pub fn new(config: Config, now: Instant) -> Self {
+        let mask = u32::MAX
+            .checked_shl(32 - u32::from(config.prefix_len.min(32)))
+            .unwrap_or(0);
+        Self {
+            link: Link::new(config.link, config.mac),
+            flows: FlowTable::new(config.limits.max_flows),
+            timers: TimerQueue::default(),
+            engine: Engine::new(
+                config.link,
+                config.gateway,
+                config.seed,
+                config.limits.ring_budget,
+                now,
+            ),
+            stats: Stats::default(),
+            half_open: 0,
+            again: Vec::new(),
+            turn: Vec::new(),
+            own: Addresses {
+                gateway: config.gateway,
+                dns: config.dns,
+                network: u32::from(config.container) & mask,
+                mask,
+            },
+            config,
+        }
+    }
+
+    /// What has been counted so far.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            frames_out: self.link.transmitted(),
+            ..self.stats
+        }
+    }
+
+    /// Flows at present, all protocols (a UDP socket counts as one, too).
+    pub fn flow_count(&self) -> usize {
+        self.flows.len()
+    }
+
+    /// Replaces the resolvers of the DNS forwarder.
+    pub fn set_resolvers(&mut self, resolvers: Vec<SocketAddr>) {
+        self.config.resolvers = resolvers;
+    }
+
+    /// A frame from the container, virtio header included when the link has one.
+    pub fn input<H: Host>(&mut self, now: Instant, frame: &[u8], host: &mut H) {
+        self.stats.frames_in += 1;
+        let Some(frame) = self.link.parse(frame) else {
+            self.stats.dropped += 1;
+            return;
+        };
+        match frame.ethertype {
+            EthernetProtocol::Arp => {
+                self.link.learn(frame.source);
+                arp::input(&self.config, &self.link, &frame, host);
+            }
+            EthernetProtocol::Ipv4 => {
+                let packet = match ipv4::parse(frame.payload) {
+                    Ok(packet) if packet.source == self.config.container => packet,
+                    Err(ipv4::Unusable::Fragment) => {
+                        self.stats.fragments_dropped += 1;
+                        return;
+                    }
+                    _ => {
+                        self.stats.dropped += 1;
+                        return;
+                    }
+                };
+                self.link.learn(frame.source);
+                match packet.protocol {
+                    IpProtocol::Tcp => self.tcp_input(now, &packet, frame.checksum, host),
+                    IpProtocol::Udp => {
+                        self.udp_input(now, &packet, frame.checksum, frame.udp_segment, host);
+                    }
+                    IpProtocol::Icmp => self.icmp_input(now, &packet, host),
+                    _ => self.unreachable(packet.whole, Unreachable::Protocol, host),
+                }
+            }
+            _ => self.stats.dropped += 1,
+        }
+    }
+
+    /// The flow's host socket is connected (and writable).
+    pub fn connected<H: Host>(&mut self, now: Instant, flow: FlowId, host: &mut H) {
+        self.tcp_connected(now, flow, host);
+    }
+
+    /// The flow's host socket could not be connected and is closed.
+    pub fn connect_failed<H: Host>(
+        &mut self,
+        now: Instant,
+        flow: FlowId,
+        error: HostError,
+        host: &mut H,
+    ) {
+        self.tcp_connect_failed(now, flow, error, host);
+    }
+
+    /// The flow's TCP socket has become ready (edge-triggered).
+    pub fn ready<H: Host>(&mut self, now: Instant, flow: FlowId, ready: Readiness, host: &mut H) {
+        self.tcp_ready(now, flow, ready, host);
+    }
+
+    /// A datagram arrived on the flow's UDP socket. With `segment` not 0 the
+    /// payload holds several datagrams of that many bytes, the last may be
+    /// shorter (`UDP_GRO`, udp(7)).
+    pub fn datagram<H: Host>(
+        &mut self,
+        now: Instant,
+        flow: FlowId,
+        from: SocketAddr,
+        payload: &[u8],
+        segment: u16,
+        host: &mut H,
+    ) {
+        self.udp_datagram(now, flow, from, payload, segment, host);
+    }
+
+    /// An echo reply arrived on the flow's ping socket.
+    pub fn echo_reply<H: Host>(
+        &mut self,
+        now: Instant,
+        flow: FlowId,
+        seq: u16,
+        payload: &[u8],
+        host: &mut H,
+    ) {
+        self.echo_reply_input(now, flow, seq, payload, host);
+    }
+
+    /// When [`Stack::tick`] must be called; `Instant::ZERO` when there is work
+    /// left that should be done as soon as other input has been looked at.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        if self.again.is_empty() {
+            self.timers.next()
+        } else {
+            Some(Instant::ZERO)
+        }
+    }
+
+    /// Does what is due.
+    pub fn tick<H: Host>(&mut self, now: Instant, host: &mut H) {
+        let mut turn = std::mem::take(&mut self.turn);
+        std::mem::swap(&mut turn, &mut self.again);
+        for id in turn.drain(..) {
+            self.tcp_ready(now, id, Readiness::default(), host);
+        }
+        self.turn = turn;
+        while let Some(id) = self.timers.pop_due(&mut self.flows, now) {
+            match self.flows.get_mut(id) {
+                Some(Flow::Tcp(_)) => self.tcp_due(now, id, host),
+                Some(Flow::Udp(_)) => self.udp_due(now, id, host),
+                Some(Flow::Echo(_)) => self.echo_due(now, id, host),
+                Some(Flow::UdpMapping(_)) | None => {}
+            }
+        }
+    }
+
+    /// Puts a destination to the policy.
+    pub(crate) fn judge<H: Host>(
+        &mut self,
+        protocol: Protocol,
+        to: SocketAddr,
+        host: &mut H,
+    ) -> Verdict {
+        let verdict = self
+            .config
+            .policy
+            .decide(&self.own, protocol, to, |address: IpAddr| {
+                host.is_local(address)
+            });
+        if let Verdict::Denied(_) = verdict {
+            self.stats.denied += 1;
+        }
+        verdict
+    }
+}

@@ -1,0 +1,30 @@
+//! Counters.
+
+/// What the stack has seen; all monotonic.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Frames from the container.
+    pub frames_in: u64,
+    /// Frames to the container.
+    pub frames_out: u64,
+    /// Frames dropped: malformed, bad checksum, wrong source, unknown protocol.
+    pub dropped: u64,
+    /// IP fragments dropped.
+    pub fragments_dropped: u64,
+    /// Flows refused by policy.
+    pub denied: u64,
+    /// Flows refused because a limit was reached.
+    pub over_limit: u64,
+    /// TCP payload bytes, container to host.
+    pub tcp_bytes_up: u64,
+    /// TCP payload bytes, host to container.
+    pub tcp_bytes_down: u64,
+    /// UDP datagrams, container to host.
+    pub udp_up: u64,
+    /// UDP datagrams, host to container.
+    pub udp_down: u64,
+    /// UDP datagrams from a host that the container has not sent to.
+    pub udp_filtered: u64,
+    /// UDP datagrams too long for the link.
+    pub udp_too_long: u64,
+}

@@ -1,0 +1,471 @@
+//! TCP: a connection with the container on one side, a host socket on the other.
+//!
+//! # Theory of operation
+//!
+//! **Opening.** A SYN to an allowed destination makes a flow in
+//! [`Phase::Connecting`] that holds nothing but the SYN itself; the host is asked
+//! to connect. Only when the host connection stands does the flow get an
+//! endpoint, which is shown the SYN and answers it. A refused connection becomes
+//! a RST, an unreachable one the ICMP error that the container's own kernel
+//! would have got, a timed-out one nothing: the container's SYN timer runs out
+//! like ours did.
+//!
+//! **Moving data.** After each packet of the container and each readiness event
+//! of the host socket the flow is *pumped*: ring → host socket until the socket
+//! is full, host socket → ring until the ring is full, then everything that the
+//! endpoint has to say goes out. Readiness is edge-triggered and remembered per
+//! flow, so no system call is made that is known to fail. Backpressure needs no
+//! rule of its own: a full ring closes the window to the container, a full ring
+//! leaves data in the host's socket buffer.
+//!
+//! **Closing.** The two directions end one after the other, each when its data
+//! is through: a FIN of the container becomes `SHUT_WR` once the ring is empty,
+//! end of stream from the host becomes a FIN behind the last byte. A reset on one
+//! side becomes a reset on the other. A flow whose directions have both ended is
+//! dropped at once (no TIME-WAIT: the kernel on either side keeps one).
+//!
+//! **Liveness.** A half-closed flow is probed on both sides after
+//! [`HALF_CLOSED_IDLE`]; an established one after [`ESTABLISHED_IDLE`] (RFC 9293,
+//! 3.8.4). A container that answers neither probes nor retransmissions for
+//! [`SILENCE`] loses the flow.
+
+mod engine;
+
+use smoltcp::time::{Duration, Instant};
+use smoltcp::wire::TcpPacket;
+
+use engine::Endpoint;
+pub(crate) use engine::Engine;
+
+use crate::flow::{Flow, FlowId, FlowKey, Protocol};
+use crate::host::{Close, Host, HostError, Io, Readiness};
+use crate::icmp::Unreachable;
+use crate::ipv4;
+use crate::link::RxChecksum;
+use crate::policy::Verdict;
+use crate::stack::Stack;
+
+/// Idle time after which an established flow is probed (RFC 9293: no less than
+/// two hours by default).
+const ESTABLISHED_IDLE: Duration = Duration::from_secs(7200);
+/// Idle time after which a half-closed flow is probed.
+const HALF_CLOSED_IDLE: Duration = Duration::from_secs(30);
+/// Time between probes.
+const PROBE_INTERVAL: Duration = Duration::from_secs(15);
+/// How long the container may stay silent when it owes an answer.
+const SILENCE: Duration = Duration::from_secs(60);
+/// Longest SYN that is kept: IPv4 and TCP headers with all their options.
+const MAX_SYN: usize = 120;
+/// Bytes moved from one host socket per pump, so that one flow cannot starve
+/// the others.
+const PUMP_BUDGET: usize = 1 << 20;
+
+/// One TCP flow.
+#[derive(Debug)]
+pub(crate) struct TcpFlow {
+    phase: Phase,
+    relay: Relay,
+}
+
+/// What is known of both sides.
+#[derive(Debug)]
+struct Relay {
+    /// The next resolver to try, for a connection to the DNS forwarder.
+    resolver: Option<usize>,
+    host_readable: bool,
+    host_writable: bool,
+    /// The host's end of stream is in the socket's queue.
+    host_read_closed: bool,
+    /// The host's end of stream was read.
+    host_finished: bool,
+    /// Our direction to the host has been shut down.
+    host_shut: bool,
+    /// When the container was last heard.
+    last_heard: Instant,
+    /// Since when the container owes an answer.
+    waiting_since: Option<Instant>,
+    /// Since when an idle flow is probed.
+    probing_since: Option<Instant>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// The host is connecting; the SYN waits.
+    Connecting { syn: Box<[u8]> },
+    /// Both sides stand.
+    Open(Box<Endpoint>),
+}
+
+impl TcpFlow {
+    fn new(syn: &[u8], resolver: Option<usize>, now: Instant) -> Self {
+        Self {
+            phase: Phase::Connecting { syn: syn.into() },
+            relay: Relay::new(resolver, now),
+        }
+    }
+}
+
+impl Relay {
+    fn new(resolver: Option<usize>, now: Instant) -> Self {
+        Self {
+            resolver,
+            host_readable: false,
+            host_writable: false,
+            host_read_closed: false,
+            host_finished: false,
+            host_shut: false,
+            last_heard: now,
+            waiting_since: None,
+            probing_since: None,
+        }
+    }
+
+    /// When the flow's liveness has to be looked at.
+    fn liveness_deadline(&self) -> Instant {
+        if let Some(since) = self.waiting_since.or(self.probing_since) {
+            since.max(self.last_heard) + SILENCE
+        } else if self.host_shut || self.host_finished {
+            self.last_heard + HALF_CLOSED_IDLE
+        } else {
+            self.last_heard + ESTABLISHED_IDLE
+        }
+    }
+}
+
+impl Stack {
+    /// A TCP segment from the container.
+    pub(crate) fn tcp_input<H: Host>(
+        &mut self,
+        now: Instant,
+        packet: &ipv4::Packet<'_>,
+        checksum: RxChecksum,
+        host: &mut H,
+    ) {
+        let Ok(segment) = TcpPacket::new_checked(packet.payload) else {
+            self.stats.dropped += 1;
+            return;
+        };
+        if checksum == RxChecksum::Present
+            && !segment.verify_checksum(&packet.source.into(), &packet.destination.into())
+        {
+            self.stats.dropped += 1;
+            return;
+        }
+        let key = FlowKey::new(
+            Protocol::Tcp,
+            (packet.source, segment.src_port()).into(),
+            (packet.destination, segment.dst_port()).into(),
+        );
+        if let Some(id) = self.flows.find(&key) {
+            self.tcp_segment(now, id, packet.whole, segment.syn() && !segment.ack(), host);
+        } else if segment.syn() && !segment.ack() && !segment.rst() && !segment.fin() {
+            self.tcp_open(now, key, packet, host);
+        } else {
+            self.engine.refuse(now, packet.whole, &self.link, host);
+        }
+    }
+
+    fn tcp_segment<H: Host>(
+        &mut self,
+        now: Instant,
+        id: FlowId,
+        whole: &[u8],
+        syn: bool,
+        host: &mut H,
+    ) {
+        let Some((_, TcpFlow { phase, relay })) = self.flows.tcp_mut(id) else {
+            return;
+        };
+        relay.last_heard = now;
+        if let Phase::Open(endpoint) = phase {
+            self.engine.segment(endpoint, now, whole, &self.link, host);
+            self.tcp_pump(now, id, host);
+        } else if !syn {
+            // Not a retransmitted SYN: the container has given up on the connection.
+            self.tcp_drop(id, Close::Reset, host);
+            self.engine.refuse(now, whole, &self.link, host);
+        }
+    }
+
+    /// A SYN: judge it and ask the host to connect.
+    fn tcp_open<H: Host>(
+        &mut self,
+        now: Instant,
+        key: FlowKey,
+        packet: &ipv4::Packet<'_>,
+        host: &mut H,
+    ) {
+        let Some(remote) = key.remote else { return };
+        let (target, resolver) = match self.judge(Protocol::Tcp, remote, host) {
+            Verdict::Host(target) => (target, None),
+            Verdict::Dns => match self.config.resolvers.first() {
+                Some(resolver) => (*resolver, Some(1)),
+                None => return self.engine.refuse(now, packet.whole, &self.link, host),
+            },
+            Verdict::Closed => return self.engine.refuse(now, packet.whole, &self.link, host),
+            Verdict::Denied(_) => {
+                return self.unreachable(packet.whole, Unreachable::Prohibited, host);
+            }
+        };
+        let Some(syn) = packet.whole.get(..packet.whole.len().min(MAX_SYN)) else {
+            return;
+        };
+        // A SYN with data (TCP Fast Open) would be cut: the peer sends the data again.
+        if syn.len() < packet.whole.len() || self.half_open >= self.config.limits.max_half_open {
+            self.stats.over_limit += 1;
+            return self.engine.refuse(now, packet.whole, &self.link, host);
+        }
+        let Some(id) = self
+            .flows
+            .insert(key, Flow::Tcp(Box::new(TcpFlow::new(syn, resolver, now))))
+        else {
+            self.stats.over_limit += 1;
+            return self.engine.refuse(now, packet.whole, &self.link, host);
+        };
+        self.half_open += 1;
+        if let Err(error) = host.tcp_connect(id, target) {
+            self.tcp_connect_failed(now, id, error, host);
+        }
+    }
+
+    /// The host connection stands: answer the SYN.
+    pub(crate) fn tcp_connected<H: Host>(&mut self, now: Instant, id: FlowId, host: &mut H) {
+        let Some((key, TcpFlow { phase, relay })) = self.flows.tcp_mut(id) else {
+            return;
+        };
+        let Phase::Connecting { syn } = phase else {
+            return;
+        };
+        let syn = syn.clone();
+        self.half_open -= 1;
+        let port = key.remote.map_or(0, |remote| remote.port());
+        let Some(mut endpoint) = self.engine.listen(port) else {
+            self.flows.remove(id);
+            host.close(id, Close::Reset);
+            return self.engine.refuse(now, &syn, &self.link, host);
+        };
+        self.engine
+            .segment(&mut endpoint, now, &syn, &self.link, host);
+        *phase = Phase::Open(Box::new(endpoint));
+        relay.host_writable = true;
+        relay.waiting_since = Some(now);
+        self.tcp_pump(now, id, host);
+    }
+
+    /// The host could not connect: tell the container why.
+    pub(crate) fn tcp_connect_failed<H: Host>(
+        &mut self,
+        now: Instant,
+        id: FlowId,
+        error: HostError,
+        host: &mut H,
+    ) {
+        let Some((_, TcpFlow { phase, relay })) = self.flows.tcp_mut(id) else {
+            return;
+        };
+        if !matches!(phase, Phase::Connecting { .. }) {
+            return;
+        }
+        if let Some(next) = relay.resolver
+            && let Some(resolver) = self.config.resolvers.get(next)
+        {
+            relay.resolver = Some(next + 1);
+            match host.tcp_connect(id, *resolver) {
+                Ok(()) => return,
+                Err(error) => return self.tcp_connect_failed(now, id, error, host),
+            }
+        }
+        let Some(Flow::Tcp(flow)) = self.flows.remove(id) else {
+            return;
+        };
+        let Phase::Connecting { syn } = flow.phase else {
+            return;
+        };
+        self.half_open -= 1;
+        let code = match error {
+            HostError::TimedOut => return,
+            HostError::NetUnreachable => Unreachable::Network,
+            HostError::HostUnreachable => Unreachable::Host,
+            HostError::Forbidden => Unreachable::Prohibited,
+            HostError::Refused
+            | HostError::Reset
+            | HostError::NoResources
+            | HostError::TooLong
+            | HostError::Other => return self.engine.refuse(now, &syn, &self.link, host),
+        };
+        self.unreachable(&syn, code, host);
+    }
+
+    /// The host socket has become ready.
+    pub(crate) fn tcp_ready<H: Host>(
+        &mut self,
+        now: Instant,
+        id: FlowId,
+        ready: Readiness,
+        host: &mut H,
+    ) {
+        let Some((_, TcpFlow { relay, .. })) = self.flows.tcp_mut(id) else {
+            return;
+        };
+        relay.host_readable |= ready.readable | ready.read_closed;
+        relay.host_writable |= ready.writable;
+        relay.host_read_closed |= ready.read_closed;
+        self.tcp_pump(now, id, host);
+    }
+
+    /// Moves what can be moved, both ways, and sends what is to be sent.
+    fn tcp_pump<H: Host>(&mut self, now: Instant, id: FlowId, host: &mut H) {
+        let Some((_, TcpFlow { phase, relay })) = self.flows.tcp_mut(id) else {
+            return;
+        };
+        let Phase::Open(endpoint) = phase else {
+            return;
+        };
+        if endpoint.is_gone() {
+            // Reset by the container, or its last ACK has come.
+            let how = if relay.host_finished && relay.host_shut {
+                Close::Orderly
+            } else {
+                Close::Reset
+            };
+            return self.tcp_drop(id, how, host);
+        }
+
+        let mut failed = false;
+        let mut budget_left = PUMP_BUDGET;
+
+        while relay.host_writable && endpoint.to_host() > 0 {
+            let io = endpoint.drain(|data| {
+                let io = host.tcp_send(id, data);
+                let taken = if let Io::Done(n) = io {
+                    n.min(data.len())
+                } else {
+                    0
+                };
+                if taken < data.len() {
+                    relay.host_writable = false;
+                }
+                (taken, io)
+            });
+            match io {
+                Some(Io::Done(n)) => self.stats.tcp_bytes_up += n as u64,
+                Some(Io::WouldBlock) => {}
+                Some(Io::Closed | Io::Failed(_)) => failed = true,
+                None => break,
+            }
+        }
+        if !failed && !relay.host_shut && endpoint.container_finished() && endpoint.to_host() == 0 {
+            host.tcp_shutdown(id);
+            relay.host_shut = true;
+        }
+
+        while !failed
+            && relay.host_readable
+            && !relay.host_finished
+            && budget_left > 0
+            && endpoint.can_fill()
+        {
+            let read_closed = relay.host_read_closed;
+            let io = endpoint.fill(|space| {
+                let limit = space.len().min(budget_left);
+                let io = host.tcp_receive(id, &mut space[..limit]);
+                let put = if let Io::Done(n) = io {
+                    n.min(limit)
+                } else {
+                    0
+                };
+                // A short read empties the socket, unless its end of stream is still to be read.
+                if put < limit && !read_closed {
+                    relay.host_readable = false;
+                }
+                (put, io)
+            });
+            match io {
+                Some(Io::Done(n)) => {
+                    self.stats.tcp_bytes_down += n as u64;
+                    budget_left = budget_left.saturating_sub(n.max(1));
+                }
+                Some(Io::WouldBlock) => relay.host_readable = false,
+                Some(Io::Closed) => {
+                    relay.host_finished = true;
+                    endpoint.close();
+                }
+                Some(Io::Failed(_)) => failed = true,
+                None => break,
+            }
+        }
+        if failed {
+            endpoint.abort();
+        }
+        self.engine.egress(endpoint, now, &self.link, host);
+        if failed {
+            return self.tcp_drop(id, Close::Reset, host);
+        }
+        if endpoint.is_finished() || endpoint.is_gone() {
+            let how = if relay.host_finished && relay.host_shut {
+                Close::Orderly
+            } else {
+                Close::Reset
+            };
+            return self.tcp_drop(id, how, host);
+        }
+
+        // More to read from the host, and room for it: come back after the others.
+        if relay.host_readable && !relay.host_finished && endpoint.can_fill() {
+            self.again.push(id);
+        }
+        let owes = endpoint.to_container() > 0 || !endpoint.is_established();
+        match (owes, relay.waiting_since) {
+            (true, None) => relay.waiting_since = Some(now),
+            (false, Some(_)) => relay.waiting_since = None,
+            _ => {}
+        }
+        let mut deadline = relay.liveness_deadline();
+        if let Some(at) = self.engine.deadline(endpoint, now) {
+            deadline = deadline.min(at);
+        }
+        self.timers.arm(&mut self.flows, id, deadline);
+    }
+
+    /// A deadline of the flow has passed.
+    pub(crate) fn tcp_due<H: Host>(&mut self, now: Instant, id: FlowId, host: &mut H) {
+        let Some((_, TcpFlow { phase, relay })) = self.flows.tcp_mut(id) else {
+            return;
+        };
+        let Phase::Open(endpoint) = phase else {
+            return;
+        };
+        if relay
+            .probing_since
+            .is_some_and(|since| relay.last_heard > since)
+        {
+            relay.probing_since = None;
+            if !(relay.host_shut || relay.host_finished) {
+                endpoint.set_keep_alive(None);
+            }
+        }
+        if now >= relay.liveness_deadline() {
+            if relay.waiting_since.or(relay.probing_since).is_some() {
+                endpoint.abort();
+                self.engine.egress(endpoint, now, &self.link, host);
+                return self.tcp_drop(id, Close::Reset, host);
+            }
+            relay.probing_since = Some(now);
+            endpoint.set_keep_alive(Some(PROBE_INTERVAL));
+            host.tcp_keepalive(id, HALF_CLOSED_IDLE, PROBE_INTERVAL);
+        }
+        self.tcp_pump(now, id, host);
+    }
+
+    /// Forgets the flow and closes its host socket.
+    fn tcp_drop<H: Host>(&mut self, id: FlowId, how: Close, host: &mut H) {
+        let Some(Flow::Tcp(flow)) = self.flows.remove(id) else {
+            return;
+        };
+        match flow.phase {
+            Phase::Connecting { .. } => self.half_open -= 1,
+            Phase::Open(endpoint) => self.engine.release(*endpoint),
+        }
+        host.close(id, how);
+    }
+}
