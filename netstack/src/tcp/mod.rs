@@ -26,8 +26,8 @@
 //!
 //! **Liveness.** A half-closed flow is probed on both sides after
 //! [`HALF_CLOSED_IDLE`]; an established one after [`ESTABLISHED_IDLE`] (RFC 9293,
-//! 3.8.4). A container that answers neither probes nor retransmissions for
-//! [`SILENCE`] loses the flow.
+//! 3.8.4). A container that answers no probe for [`SILENCE`], or no retransmission
+//! for [`UNACKNOWLEDGED`], loses the flow.
 
 mod engine;
 
@@ -52,8 +52,13 @@ const ESTABLISHED_IDLE: Duration = Duration::from_secs(7200);
 const HALF_CLOSED_IDLE: Duration = Duration::from_secs(30);
 /// Time between probes.
 const PROBE_INTERVAL: Duration = Duration::from_secs(15);
-/// How long the container may stay silent when it owes an answer.
+/// How long the container may stay silent when it is probed, or owes the last
+/// segment of the handshake.
 const SILENCE: Duration = Duration::from_secs(60);
+/// How long it may stay silent when it owes an acknowledgement (RFC 9293,
+/// 3.8.3: R2 of at least 100 s). Retransmissions and probes of a shut window
+/// back off to one a minute: two of them may be lost.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(130);
 /// Longest SYN that is kept: IPv4 and TCP headers with all their options.
 const MAX_SYN: usize = 120;
 /// Bytes moved from one host socket per pump, so that one flow cannot starve
@@ -121,8 +126,11 @@ impl Relay {
     }
 
     /// When the flow's liveness has to be looked at.
-    fn liveness_deadline(&self) -> Instant {
-        if let Some(since) = self.waiting_since.or(self.probing_since) {
+    fn liveness_deadline(&self, established: bool) -> Instant {
+        if let Some(since) = self.waiting_since {
+            let patience = if established { UNACKNOWLEDGED } else { SILENCE };
+            since.max(self.last_heard) + patience
+        } else if let Some(since) = self.probing_since {
             since.max(self.last_heard) + SILENCE
         } else if self.host_shut || self.host_finished {
             self.last_heard + HALF_CLOSED_IDLE
@@ -420,7 +428,7 @@ impl Stack {
             (false, Some(_)) => relay.waiting_since = None,
             _ => {}
         }
-        let mut deadline = relay.liveness_deadline();
+        let mut deadline = relay.liveness_deadline(endpoint.is_established());
         if let Some(at) = self.engine.deadline(endpoint, now) {
             deadline = deadline.min(at);
         }
@@ -444,7 +452,7 @@ impl Stack {
                 endpoint.set_keep_alive(None);
             }
         }
-        if now >= relay.liveness_deadline() {
+        if now >= relay.liveness_deadline(endpoint.is_established()) {
             if relay.waiting_since.or(relay.probing_since).is_some() {
                 endpoint.abort();
                 self.engine.egress(endpoint, now, &self.link, host);

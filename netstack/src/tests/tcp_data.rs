@@ -145,6 +145,37 @@ fn host_does_not_read() {
     }
 }
 
+/// A container that does not read: the host's data stays in the host's buffer.
+#[test]
+fn container_does_not_read() {
+    for link in links() {
+        let mut w = World::new(link);
+        w.host.buffers = (64 << 10, 64 << 10);
+        let pair = w.connect_with(remote(1, 80), 32 << 10);
+        let data = pattern(2, 4 << 20);
+        let mut offered = 0;
+        w.run_until(Duration::from_secs(20), |w| {
+            offered += w.host.far_write(pair.flow, &data[offered..]);
+            false
+        });
+        assert!(
+            offered <= (64 << 10) + (32 << 10) + (1 << 20),
+            "{offered} bytes taken"
+        );
+        w.run(Duration::from_secs(600));
+        assert_eq!(w.stack.flow_count(), 1, "a slow reader is not a dead one");
+        let mut got = Vec::new();
+        let done = w.run_until(Duration::from_secs(120), |w| {
+            offered += w.host.far_write(pair.flow, &data[offered..]);
+            if let Read::Data(more) = w.guest.read(pair.guest) {
+                got.extend(more);
+            }
+            got.len() == data.len()
+        });
+        assert!(done && got == data, "{} of {}", got.len(), data.len());
+    }
+}
+
 /// The container reads one byte at a time from a small window.
 #[test]
 fn window_of_one() {
