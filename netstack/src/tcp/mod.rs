@@ -367,11 +367,9 @@ impl Stack {
             relay.host_shut = true;
         }
 
-        while !failed
-            && relay.host_readable
-            && !relay.host_finished
-            && budget_left > 0
-            && endpoint.can_fill()
+        // What came before a reset is still to be read, and worth reading.
+        relay.host_readable |= failed;
+        while relay.host_readable && !relay.host_finished && budget_left > 0 && endpoint.can_fill()
         {
             let read_closed = relay.host_read_closed;
             let io = endpoint.fill(|space| {
@@ -398,15 +396,17 @@ impl Stack {
                     relay.host_finished = true;
                     endpoint.close();
                 }
-                Some(Io::Failed(_)) => failed = true,
+                Some(Io::Failed(_)) => {
+                    failed = true;
+                    break;
+                }
                 None => break,
             }
         }
-        if failed {
-            endpoint.abort();
-        }
         self.engine.egress(endpoint, now, &self.link, host);
         if failed {
+            endpoint.abort();
+            self.engine.egress(endpoint, now, &self.link, host);
             return self.tcp_drop(id, Close::Reset, host);
         }
         if endpoint.is_finished() || endpoint.is_gone() {

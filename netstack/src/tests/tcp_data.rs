@@ -303,3 +303,44 @@ fn data_with_fin_and_fin_repeated() {
     assert_eq!(w.far_received(flow), b"bye");
     assert!(matches!(w.host.open.get(&flow), Some(Socket::Tcp(tcp)) if tcp.shut));
 }
+
+/// The far end answers and resets at once, as a server does that has not read
+/// all of its request: the container still gets the answer.
+#[test]
+fn answer_before_a_reset_arrives() {
+    for link in links() {
+        let mut w = World::new(link);
+        let pair = w.connect(remote(1, 80));
+        w.host.far_write(pair.flow, b"413 too large");
+        w.host.far_reset(pair.flow, HostError::Reset);
+        // Both have become known by the time that the stack looks.
+        w.run(Duration::from_millis(5));
+        assert_eq!(
+            w.guest.read(pair.guest),
+            Read::Data(b"413 too large".to_vec())
+        );
+        assert_eq!(w.guest.read(pair.guest), Read::Gone);
+        w.assert_works();
+    }
+}
+
+/// The same while the container is still sending.
+#[test]
+fn answer_before_a_reset_arrives_at_a_writer() {
+    let mut w = World::plain();
+    let to = remote(1, 80);
+    let (flow, isn) = w.open_by_hand(&Segment::syn(1234, to));
+    w.host.far_write(flow, b"413 too large");
+    w.host.far_reset(flow, HostError::Reset);
+    // The write fails first.
+    w.send(
+        &Segment::new(1234, to, ACK, 1001, isn + 1)
+            .with(b"more")
+            .frame(),
+    );
+    w.settle();
+    let seen = w.take_tcp();
+    let got: Vec<u8> = seen.iter().flat_map(|s| s.payload.clone()).collect();
+    assert_eq!(got, b"413 too large");
+    assert!(seen.iter().any(|s| s.flags & frames::RST != 0));
+}
