@@ -32,7 +32,7 @@
 mod engine;
 
 use smoltcp::time::{Duration, Instant};
-use smoltcp::wire::TcpPacket;
+use smoltcp::wire::{Ipv4Packet, TcpPacket};
 
 use engine::Endpoint;
 pub(crate) use engine::Engine;
@@ -59,8 +59,6 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// 3.8.3: R2 of at least 100 s). Retransmissions and probes of a shut window
 /// back off to one a minute: two of them may be lost.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(130);
-/// Longest SYN that is kept: IPv4 and TCP headers with all their options.
-const MAX_SYN: usize = 120;
 /// Bytes moved from one host socket per pump, so that one flow cannot starve
 /// the others.
 const PUMP_BUDGET: usize = 1 << 20;
@@ -102,9 +100,9 @@ enum Phase {
 }
 
 impl TcpFlow {
-    fn new(syn: &[u8], resolver: Option<usize>, now: Instant) -> Self {
+    fn new(syn: Box<[u8]>, resolver: Option<usize>, now: Instant) -> Self {
         Self {
-            phase: Phase::Connecting { syn: syn.into() },
+            phase: Phase::Connecting { syn },
             relay: Relay::new(resolver, now),
         }
     }
@@ -215,14 +213,14 @@ impl Stack {
                 return self.unreachable(packet.whole, Unreachable::Prohibited, host);
             }
         };
-        let Some(syn) = packet.whole.get(..packet.whole.len().min(MAX_SYN)) else {
-            return;
-        };
-        // A SYN with data (TCP Fast Open) would be cut: the peer sends the data again.
-        if syn.len() < packet.whole.len() || self.half_open >= self.config.limits.max_half_open {
+        if self.half_open >= self.config.limits.max_half_open {
             self.stats.over_limit += 1;
             return self.engine.refuse(now, packet.whole, &self.link, host);
         }
+        let Some(syn) = without_payload(packet) else {
+            self.stats.dropped += 1;
+            return;
+        };
         let Some(id) = self
             .flows
             .insert(key, Flow::Tcp(Box::new(TcpFlow::new(syn, resolver, now))))
@@ -476,4 +474,20 @@ impl Stack {
         }
         host.close(id, how);
     }
+}
+
+/// The headers of a SYN as a packet of its own. Data that comes with it (TCP
+/// Fast Open, RFC 7413) is left to be sent again, as by any server without cookies.
+fn without_payload(packet: &ipv4::Packet<'_>) -> Option<Box<[u8]>> {
+    let headers = packet.whole.len() - packet.payload.len();
+    let segment = TcpPacket::new_checked(packet.payload).ok()?;
+    let syn = packet
+        .whole
+        .get(..headers + usize::from(segment.header_len()))?;
+    let mut syn: Box<[u8]> = syn.into();
+    let total = ipv4::len16(syn.len());
+    let mut view = Ipv4Packet::new_unchecked(&mut syn[..]);
+    view.set_total_len(total);
+    view.fill_checksum();
+    Some(syn)
 }

@@ -193,6 +193,45 @@ fn repeated_syn_gets_the_same_answer() {
     assert_eq!(w.host.connects.len(), 1);
 }
 
+/// RFC 7413: data in the SYN is not taken, but the connection comes about.
+#[test]
+fn syn_with_data() {
+    for len in [1, 200, 1400] {
+        let mut w = World::plain();
+        let to = remote(1, 80);
+        let data = pattern(3, len);
+        let syn = Segment::syn(1234, to).with(&data);
+        w.send(&syn.frame());
+        w.run(Duration::from_millis(2));
+        let answer = w.take_tcp();
+        assert_eq!(answer.len(), 1);
+        assert_eq!((answer[0].flags, answer[0].ack), (SYN | ACK, 1001));
+        let isn = answer[0].seq;
+        w.send(
+            &Segment::new(1234, to, ACK, 1001, isn + 1)
+                .with(&data)
+                .frame(),
+        );
+        let flow = w.host.flow_to(to.into()).unwrap();
+        assert_eq!(w.far_received(flow), data);
+
+        // Errors are told as for any other SYN.
+        w.take();
+        for (error, reset) in [
+            (HostError::Refused, true),
+            (HostError::HostUnreachable, false),
+        ] {
+            w.host.default_outcome = Outcome::Immediate(error);
+            w.send(&Segment::syn(1235, to).with(&data).frame());
+            match &w.take()[..] {
+                [Seen::Tcp(tcp)] => assert!(reset && tcp.flags & RST != 0),
+                [Seen::Unreachable { code: 1, .. }] => assert!(!reset),
+                other => panic!("{error}: {other:?}"),
+            }
+        }
+    }
+}
+
 #[test]
 fn data_with_the_last_ack_of_the_handshake() {
     let mut w = World::plain();
