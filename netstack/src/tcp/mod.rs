@@ -163,7 +163,7 @@ impl Stack {
             (packet.destination, segment.dst_port()).into(),
         );
         if let Some(id) = self.flows.find(&key) {
-            self.tcp_segment(now, id, packet.whole, segment.syn() && !segment.ack(), host);
+            self.tcp_segment(now, id, packet, segment.syn() && !segment.ack(), host);
         } else if segment.syn() && !segment.ack() && !segment.rst() && !segment.fin() {
             self.tcp_open(now, key, packet, host);
         } else {
@@ -175,7 +175,7 @@ impl Stack {
         &mut self,
         now: Instant,
         id: FlowId,
-        whole: &[u8],
+        packet: &ipv4::Packet<'_>,
         syn: bool,
         host: &mut H,
     ) {
@@ -183,13 +183,24 @@ impl Stack {
             return;
         };
         relay.last_heard = now;
-        if let Phase::Open(endpoint) = phase {
-            self.engine.segment(endpoint, now, whole, &self.link, host);
-            self.tcp_pump(now, id, host);
-        } else if !syn {
-            // Not a retransmitted SYN: the container has given up on the connection.
-            self.tcp_drop(id, Close::Reset, host);
-            self.engine.refuse(now, whole, &self.link, host);
+        match phase {
+            Phase::Open(endpoint) => {
+                self.engine
+                    .segment(endpoint, now, packet.whole, &self.link, host);
+                self.tcp_pump(now, id, host);
+            }
+            // Closing a socket in SYN-SENT says nothing: a SYN that is not the
+            // same again is a new connection from the same port.
+            Phase::Connecting { syn: held } if syn => {
+                if let Some(latest) = without_payload(packet) {
+                    *held = latest;
+                }
+            }
+            Phase::Connecting { .. } => {
+                // The container has given up on the connection.
+                self.tcp_drop(id, Close::Reset, host);
+                self.engine.refuse(now, packet.whole, &self.link, host);
+            }
         }
     }
 

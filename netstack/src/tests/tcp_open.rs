@@ -147,6 +147,24 @@ fn container_resets_while_connecting() {
     w.assert_works();
 }
 
+/// Closing a socket in SYN-SENT sends nothing; a second connection from the same
+/// port begins with another sequence number and must get its own answer.
+#[test]
+fn port_is_reused_while_connecting() {
+    let mut w = World::plain();
+    let to = remote(1, 80);
+    w.host.default_outcome = Outcome::Accept(Duration::from_secs(1));
+    w.send(&Segment::syn(1234, to).frame());
+    w.run(Duration::from_millis(500));
+    let mut second = Segment::syn(1234, to);
+    second.seq = 777_000;
+    w.send(&second.frame());
+    w.run(Duration::from_secs(1));
+    let answer = w.take_tcp();
+    assert_eq!(answer.len(), 1);
+    assert_eq!((answer[0].flags, answer[0].ack), (SYN | ACK, 777_001));
+}
+
 /// The container is gone when the host answers: its kernel resets.
 #[test]
 fn container_is_gone_when_the_host_answers() {
