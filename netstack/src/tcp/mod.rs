@@ -182,9 +182,17 @@ impl Stack {
         let Some((_, TcpFlow { phase, relay })) = self.flows.tcp_mut(id) else {
             return;
         };
-        relay.last_heard = now;
         match phase {
+            // The container may have forgotten the connection: a probe brings a
+            // reset then, and its next SYN is a new flow's (RFC 9293, 3.10.7.4;
+            // smoltcp ignores a SYN in a synchronized state).
+            Phase::Open(endpoint) if syn && endpoint.is_established() => {
+                relay.probing_since.get_or_insert(now);
+                endpoint.set_keep_alive(Some(PROBE_INTERVAL));
+                self.tcp_pump(now, id, host);
+            }
             Phase::Open(endpoint) => {
+                relay.last_heard = now;
                 self.engine
                     .segment(endpoint, now, packet.whole, &self.link, host);
                 self.tcp_pump(now, id, host);

@@ -325,6 +325,25 @@ fn port_is_used_again_after_the_end() {
     w.assert_works();
 }
 
+/// The container's kernel has forgotten an open connection (it was killed) and
+/// uses the port again: the challenge of RFC 5961, 4 clears the old one.
+#[test]
+fn port_is_used_again_without_an_end() {
+    let mut w = World::plain();
+    let to = remote(1, 80);
+    let guest = w.guest.connect_from(50_000, to, 4096);
+    w.run(Duration::from_millis(50));
+    let old = w.host.flow_to(to.into()).unwrap();
+    w.guest.forget(guest);
+    let guest = w.guest.connect_from(50_000, to, 4096);
+    let up = w.run_until(Duration::from_secs(10), |w| {
+        w.guest.state(guest) == State::Established
+    });
+    assert!(up);
+    assert_eq!(w.closed(old), Some(Close::Reset));
+    w.assert_works();
+}
+
 #[test]
 fn dns_over_tcp_tries_the_next_resolver() {
     let mut w = World::plain();
