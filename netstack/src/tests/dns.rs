@@ -41,6 +41,34 @@ fn the_flow_ends_with_its_answer() {
     assert_eq!(w.take(), []);
 }
 
+/// A resolver library asks for A and AAAA from one port at once; both questions
+/// go to the same resolver, and both answers come back.
+#[test]
+fn two_questions_at_once() {
+    let mut w = World::plain();
+    let (flow, first) = query(&mut w, 1234, b"q1");
+    w.run(Duration::from_millis(1));
+    let (same, second) = query(&mut w, 1234, b"q2");
+    assert_eq!((first, second), (resolver(0), resolver(0)));
+    assert_eq!(flow, same);
+    w.datagram(flow, first, b"a1", 0);
+    assert_eq!(w.stack.flow_count(), 2);
+    w.datagram(flow, first, b"a2", 0);
+    assert_eq!(w.take(), [response(1234, b"a1"), response(1234, b"a2")]);
+    assert_eq!(w.stack.flow_count(), 0);
+}
+
+/// Both answers may come coalesced.
+#[test]
+fn two_answers_at_once() {
+    let mut w = World::plain();
+    let (flow, at) = query(&mut w, 1234, b"q1");
+    query(&mut w, 1234, b"q2");
+    w.datagram(flow, at, b"a1a2", 2);
+    assert_eq!(w.take(), [response(1234, b"a1"), response(1234, b"a2")]);
+    assert_eq!(w.stack.flow_count(), 0);
+}
+
 #[test]
 fn a_repeated_query_goes_to_the_next_resolver() {
     let mut w = World::plain();
