@@ -112,6 +112,36 @@ fn other_protocols_are_unreachable() {
     w.assert_works();
 }
 
+/// RFC 1122, 3.2.2: no ICMP error is sent about a packet for many.
+#[test]
+fn n31_no_errors_about_multicast_and_broadcast() {
+    let mut w = World::plain();
+    for to in [
+        Ipv4Addr::new(224, 0, 0, 22),
+        Ipv4Addr::new(224, 0, 0, 251),
+        Ipv4Addr::new(239, 255, 255, 250),
+        Ipv4Addr::BROADCAST,
+        Ipv4Addr::new(10, 0, 2, 255),
+    ] {
+        w.send(&frames::udp(
+            1234,
+            std::net::SocketAddrV4::new(to, 1900),
+            b"x",
+        ));
+        w.send(&frames::echo(to, 1, 1, b"x"));
+        w.send(&odd_protocol(to, 2));
+        w.send(&frames::Segment::syn(1, std::net::SocketAddrV4::new(to, 80)).frame());
+        assert_eq!(w.take(), [], "{to}");
+    }
+    // Nor about what came as a link-layer broadcast.
+    let mut frame = frames::udp(1234, std::net::SocketAddrV4::new(DNS, 9), b"x");
+    frame[..6].fill(0xff);
+    w.send(&frame);
+    assert_eq!(w.take(), []);
+    assert_eq!(w.host.open.len(), 0);
+    w.assert_works();
+}
+
 /// The gateway takes the virtio header with a checksum left undone, and one
 /// that says the checksum is there and good.
 #[test]
