@@ -44,6 +44,38 @@ fn arp_answers_for_our_addresses() {
     }
 }
 
+/// N21: the container claims our addresses, announces itself, or is many.
+#[test]
+fn n21_arp_claims() {
+    let mut w = World::plain();
+    for address in [GATEWAY, DNS] {
+        w.send(&frames::arp(1, GUEST_MAC, address, address));
+        w.send(&frames::arp(2, GUEST_MAC, address, GUEST));
+    }
+    w.send(&frames::arp(1, BROADCAST_MAC, GUEST, GATEWAY));
+    w.send(&frames::arp(3, GUEST_MAC, GUEST, GATEWAY));
+    assert_eq!(w.take(), []);
+    w.assert_works();
+    // Others than the container teach us nothing.
+    w.send(&frames::udp(1234, remote(1, 7), b"x"));
+    for i in 0..10_000_u16 {
+        let [a, b] = i.to_be_bytes();
+        w.send(&frames::arp(
+            1,
+            [2, 1, 1, 1, a, b],
+            Ipv4Addr::new(10, 1, a, b),
+            DNS,
+        ));
+    }
+    w.take();
+    let flow = w.host.datagrams.last().unwrap().0;
+    w.stack
+        .datagram(w.now, flow, remote(1, 7).into(), b"y", 0, &mut w.host);
+    let frame = w.host.frames.pop_back().unwrap();
+    assert_eq!(frame[..6], GUEST_MAC);
+    w.assert_works();
+}
+
 /// Answers follow the container's hardware address, whatever frame tells it.
 #[test]
 fn answers_go_to_the_last_source() {
