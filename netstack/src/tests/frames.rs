@@ -261,6 +261,38 @@ pub(super) fn arp(
     frame
 }
 
+/// A TCP segment with data and a FIN as two: the data, then the FIN.
+pub(super) fn split_fin(frame: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+    const SEGMENT: usize = ETHERNET + 20;
+    if frame.len() < SEGMENT + 20 || frame[12..15] != [8, 0, 0x45] || frame[ETHERNET + 9] != TCP {
+        return None;
+    }
+    let headers = SEGMENT + usize::from(frame[SEGMENT + 12] >> 4) * 4;
+    let length = u32::try_from(frame.len().checked_sub(headers)?).unwrap();
+    if length == 0 || frame[SEGMENT + 13] & FIN == 0 {
+        return None;
+    }
+    // One whose checksum is wrong must stay so.
+    let (source, destination) = (address_at(frame, 26), address_at(frame, 30));
+    let pseudo = pseudo_header(source, destination, TCP, frame.len() - SEGMENT);
+    if checksum(&[&pseudo, &frame[SEGMENT..]]) != 0 || checksum(&[&frame[ETHERNET..SEGMENT]]) != 0 {
+        return None;
+    }
+    let mut data = frame.to_vec();
+    data[SEGMENT + 13] &= !FIN;
+    fill_checksum(&mut data[SEGMENT..], source, destination, TCP);
+    let mut fin = frame[..headers].to_vec();
+    let seq = u32_at(frame, SEGMENT + 4).wrapping_add(length);
+    fin[SEGMENT + 4..SEGMENT + 8].copy_from_slice(&seq.to_be_bytes());
+    let total = u16::try_from(headers - ETHERNET).unwrap();
+    fin[ETHERNET + 2..ETHERNET + 4].copy_from_slice(&total.to_be_bytes());
+    fin[ETHERNET + 10..ETHERNET + 12].fill(0);
+    let sum = checksum(&[&fin[ETHERNET..SEGMENT]]);
+    fin[ETHERNET + 10..ETHERNET + 12].copy_from_slice(&sum.to_be_bytes());
+    fill_checksum(&mut fin[SEGMENT..], source, destination, TCP);
+    Some((data, fin))
+}
+
 /// What the stack sent, taken apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Seen {

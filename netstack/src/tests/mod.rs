@@ -14,6 +14,7 @@ mod shim;
 mod world;
 
 mod dns;
+mod hostile;
 mod icmp;
 mod limits;
 mod link;

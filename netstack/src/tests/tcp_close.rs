@@ -7,7 +7,7 @@ use smoltcp::time::Duration;
 use super::frames::{ACK, FIN, RST, SYN, Segment};
 use super::guest::{Read, remote};
 use super::host::{Call, Outcome, Socket};
-use super::world::{Pair, World, links, pattern};
+use super::world::{Pair, World, config, links, pattern};
 use crate::{Close, HostError};
 
 fn read_to_end(w: &mut World, pair: Pair) -> Vec<u8> {
