@@ -22,7 +22,8 @@
 //! is through: a FIN of the container becomes `SHUT_WR` once the ring is empty,
 //! end of stream from the host becomes a FIN behind the last byte. A reset on one
 //! side becomes a reset on the other. A flow whose directions have both ended is
-//! dropped at once (no TIME-WAIT: the kernel on either side keeps one).
+//! dropped (no TIME-WAIT: the kernel on either side keeps one) as soon as the host
+//! has taken what is left in the ring.
 //!
 //! **Liveness.** A half-closed flow is probed on both sides after
 //! [`HALF_CLOSED_IDLE`]; an established one after [`ESTABLISHED_IDLE`] (RFC 9293,
@@ -81,6 +82,11 @@ struct Relay {
     host_read_closed: bool,
     /// The host's end of stream was read.
     host_finished: bool,
+    /// The container's end of stream was received.
+    container_finished: bool,
+    /// Both directions have ended on the container's side; what is left in the
+    /// ring is for the host.
+    draining: bool,
     /// Our direction to the host has been shut down.
     host_shut: bool,
     /// When the container was last heard.
@@ -116,10 +122,27 @@ impl Relay {
             host_writable: false,
             host_read_closed: false,
             host_finished: false,
+            container_finished: false,
+            draining: false,
             host_shut: false,
             last_heard: now,
             waiting_since: None,
             probing_since: None,
+        }
+    }
+
+    /// How the connection with the container has ended, if it has.
+    fn ended(&self, endpoint: &Endpoint) -> Option<Close> {
+        let last_ack = endpoint.is_gone()
+            && self.container_finished
+            && self.host_finished
+            && endpoint.to_container() == 0;
+        if last_ack || endpoint.is_finished() {
+            Some(Close::Orderly)
+        } else if endpoint.is_gone() {
+            Some(Close::Reset)
+        } else {
+            None
         }
     }
 
@@ -183,6 +206,11 @@ impl Stack {
             return;
         };
         match phase {
+            // At most a FIN that is repeated.
+            Phase::Open(endpoint) if relay.draining => {
+                self.engine
+                    .segment(endpoint, now, packet.whole, &self.link, host);
+            }
             // The container may have forgotten the connection: a probe brings a
             // reset then, and its next SYN is a new flow's (RFC 9293, 3.10.7.4;
             // smoltcp ignores a SYN in a synchronized state).
@@ -346,14 +374,9 @@ impl Stack {
         let Phase::Open(endpoint) = phase else {
             return;
         };
-        if endpoint.is_gone() {
-            // Reset by the container, or its last ACK has come.
-            let how = if relay.host_finished && relay.host_shut {
-                Close::Orderly
-            } else {
-                Close::Reset
-            };
-            return self.tcp_drop(id, how, host);
+        relay.container_finished |= endpoint.container_finished();
+        if relay.ended(endpoint) == Some(Close::Reset) {
+            return self.tcp_drop(id, Close::Reset, host);
         }
 
         let mut failed = false;
@@ -379,9 +402,17 @@ impl Stack {
                 None => break,
             }
         }
-        if !failed && !relay.host_shut && endpoint.container_finished() && endpoint.to_host() == 0 {
+        if !failed && !relay.host_shut && relay.container_finished && endpoint.to_host() == 0 {
             host.tcp_shutdown(id);
             relay.host_shut = true;
+        }
+        if relay.draining {
+            if failed {
+                self.tcp_drop(id, Close::Reset, host);
+            } else if relay.host_shut {
+                self.tcp_drop(id, Close::Orderly, host);
+            }
+            return;
         }
 
         // What came before a reset is still to be read, and worth reading.
@@ -426,13 +457,14 @@ impl Stack {
             self.engine.egress(endpoint, now, &self.link, host);
             return self.tcp_drop(id, Close::Reset, host);
         }
-        if endpoint.is_finished() || endpoint.is_gone() {
-            let how = if relay.host_finished && relay.host_shut {
-                Close::Orderly
-            } else {
-                Close::Reset
-            };
-            return self.tcp_drop(id, how, host);
+        match relay.ended(endpoint) {
+            None => {}
+            Some(Close::Orderly) if !relay.host_shut => {
+                relay.draining = true;
+                host.tcp_keepalive(id, HALF_CLOSED_IDLE, PROBE_INTERVAL);
+                return;
+            }
+            Some(how) => return self.tcp_drop(id, how, host),
         }
 
         // More to read from the host, and room for it: come back after the others.
@@ -460,6 +492,9 @@ impl Stack {
         let Phase::Open(endpoint) = phase else {
             return;
         };
+        if relay.draining {
+            return;
+        }
         if relay
             .probing_since
             .is_some_and(|since| relay.last_heard > since)

@@ -153,6 +153,54 @@ fn container_ends_with_data_pending() {
     assert_orderly(&mut w, pair);
 }
 
+/// Both directions have ended while the host still has to take data; it does so
+/// long after the container's kernel has forgotten the connection.
+#[test]
+fn both_end_with_data_pending() {
+    for host_first in [true, false] {
+        let mut w = World::plain();
+        w.host.reads = false;
+        w.host.buffers = (4096, 4096);
+        let pair = w.connect_with(remote(1, 80), 256 << 10);
+        let data = pattern(1, 200_000);
+        if host_first {
+            w.host.far_close(pair.flow);
+            w.run(Duration::from_millis(2));
+        }
+        assert_eq!(w.guest.write(pair.guest, &data), data.len());
+        w.guest.tcp(pair.guest).close();
+        w.run(Duration::from_secs(1));
+        w.host.far_close(pair.flow);
+        w.run(Duration::from_secs(1000));
+        assert_eq!(w.closed(pair.flow), None);
+        assert!(!w.far_sees_end(pair.flow));
+        assert!(w.run_until(Duration::from_secs(30), |w| {
+            w.host.far_read(pair.flow);
+            w.closed(pair.flow).is_some()
+        }));
+        assert_eq!(w.closed(pair.flow), Some(Close::Orderly));
+        assert!(w.far_received(pair.flow) == data);
+        w.assert_works();
+    }
+}
+
+#[test]
+fn host_breaks_with_data_pending() {
+    let mut w = World::plain();
+    w.host.reads = false;
+    w.host.buffers = (4096, 4096);
+    let pair = w.connect_with(remote(1, 80), 256 << 10);
+    w.host.far_close(pair.flow);
+    w.guest.write(pair.guest, &[1; 100_000]);
+    w.guest.tcp(pair.guest).close();
+    w.run(Duration::from_secs(100));
+    w.host.far_reset(pair.flow, HostError::TimedOut);
+    w.settle();
+    assert_eq!(w.closed(pair.flow), Some(Close::Reset));
+    assert_eq!(w.stack.flow_count(), 0);
+    w.assert_works();
+}
+
 #[test]
 fn container_resets_when_open() {
     let mut w = World::plain();
