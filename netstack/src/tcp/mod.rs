@@ -221,8 +221,13 @@ impl Stack {
             }
             Phase::Open(endpoint) => {
                 relay.last_heard = now;
-                self.engine
-                    .segment(endpoint, now, packet.whole, &self.link, host);
+                if let Some((data, fin)) = split_fin(packet) {
+                    self.engine.segment(endpoint, now, &data, &self.link, host);
+                    self.engine.segment(endpoint, now, &fin, &self.link, host);
+                } else {
+                    self.engine
+                        .segment(endpoint, now, packet.whole, &self.link, host);
+                }
                 self.tcp_pump(now, id, host);
             }
             // Closing a socket in SYN-SENT says nothing: a SYN that is not the
@@ -544,4 +549,23 @@ fn without_payload(packet: &ipv4::Packet<'_>) -> Option<Box<[u8]>> {
     view.set_total_len(total);
     view.fill_checksum();
     Some(syn)
+}
+
+/// A segment with data and a FIN as two packets. smoltcp 0.14 cuts data off at
+/// the edge of its window and takes the FIN behind it all the same, so that the
+/// end of the stream would be lost without a trace. The edge may move back by
+/// less than the unit of the window scale (RFC 7323, 2.4), under a sender that
+/// has used all of it.
+fn split_fin(packet: &ipv4::Packet<'_>) -> Option<(Vec<u8>, Box<[u8]>)> {
+    let segment = TcpPacket::new_checked(packet.payload).ok()?;
+    let length = packet.payload.len() - usize::from(segment.header_len());
+    if length == 0 || !segment.fin() {
+        return None;
+    }
+    let header = packet.whole.len() - packet.payload.len();
+    let mut data = packet.whole.to_vec();
+    TcpPacket::new_unchecked(data.get_mut(header..)?).set_fin(false);
+    let mut fin = without_payload(packet)?;
+    TcpPacket::new_unchecked(fin.get_mut(header..)?).set_seq_number(segment.seq_number() + length);
+    Some((data, fin))
 }

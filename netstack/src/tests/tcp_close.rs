@@ -201,6 +201,50 @@ fn host_breaks_with_data_pending() {
     w.assert_works();
 }
 
+/// A FIN behind data that goes beyond our window is no end of what was cut off.
+#[test]
+fn fin_beyond_the_window() {
+    let mut c = config(links()[0]);
+    c.limits.ring_budget = 0;
+    let mut w = World::with(c);
+    w.host.reads = false;
+    w.host.buffers = (1, 1);
+    let to = remote(1, 80);
+    let (flow, isn) = w.open_by_hand(&Segment::syn(1234, to));
+    let data = pattern(1, 20_000);
+    // The smallest ring.
+    let window = 16 << 10;
+    let send = |w: &mut World, from: usize, upto: usize, flags: u8| {
+        let seq = 1001 + u32::try_from(from).unwrap();
+        w.send(
+            &Segment::new(1234, to, flags | ACK, seq, isn + 1)
+                .with(&data[from..upto])
+                .frame(),
+        );
+    };
+    send(&mut w, 0, 10_000, 0);
+    // Beyond the edge of what was offered by a few bytes.
+    let end = window + 10;
+    send(&mut w, 10_000, end, FIN);
+    let acked = w.take_tcp().last().unwrap().ack.wrapping_sub(1001);
+    assert!(
+        usize::try_from(acked).unwrap() < end,
+        "the FIN is not acknowledged"
+    );
+    w.host.tcp(flow).reads = true;
+    w.host.far_read(flow);
+    w.settle();
+    send(&mut w, 10_000, end, FIN);
+    w.settle();
+    assert_eq!(w.far_received(flow), &data[..end]);
+    assert!(w.far_sees_end(flow));
+    assert_eq!(
+        w.take_tcp().last().unwrap().ack,
+        1002 + u32::try_from(end).unwrap()
+    );
+    w.assert_works();
+}
+
 #[test]
 fn container_resets_when_open() {
     let mut w = World::plain();
