@@ -91,6 +91,9 @@ struct Relay {
     host_shut: bool,
     /// When the container was last heard.
     last_heard: Instant,
+    /// The container's latest acknowledgement since it shut its window, until
+    /// its window is open and a timer runs; see [`Stack::tcp_pump`].
+    shut_window: Option<Box<[u8]>>,
     /// Since when the container owes an answer.
     waiting_since: Option<Instant>,
     /// Since when an idle flow is probed.
@@ -126,6 +129,7 @@ impl Relay {
             draining: false,
             host_shut: false,
             last_heard: now,
+            shut_window: None,
             waiting_since: None,
             probing_since: None,
         }
@@ -186,7 +190,9 @@ impl Stack {
             (packet.destination, segment.dst_port()).into(),
         );
         if let Some(id) = self.flows.find(&key) {
-            self.tcp_segment(now, id, packet, segment.syn() && !segment.ack(), host);
+            let syn = segment.syn() && !segment.ack();
+            let shuts_window = segment.window_len() == 0;
+            self.tcp_segment(now, id, packet, (syn, shuts_window), host);
         } else if segment.syn() && !segment.ack() && !segment.rst() && !segment.fin() {
             self.tcp_open(now, key, packet, host);
         } else {
@@ -199,7 +205,7 @@ impl Stack {
         now: Instant,
         id: FlowId,
         packet: &ipv4::Packet<'_>,
-        syn: bool,
+        (syn, shuts_window): (bool, bool),
         host: &mut H,
     ) {
         let Some((_, TcpFlow { phase, relay })) = self.flows.tcp_mut(id) else {
@@ -221,6 +227,9 @@ impl Stack {
             }
             Phase::Open(endpoint) => {
                 relay.last_heard = now;
+                if shuts_window || relay.shut_window.is_some() {
+                    relay.shut_window = bare_ack(packet);
+                }
                 if let Some((data, fin)) = split_fin(packet) {
                     self.engine.segment(endpoint, now, &data, &self.link, host);
                     self.engine.segment(endpoint, now, &fin, &self.link, host);
@@ -482,8 +491,28 @@ impl Stack {
             (false, Some(_)) => relay.waiting_since = None,
             _ => {}
         }
+        let mut engine_deadline = self.engine.deadline(endpoint, now);
+        if let Some(ack) = &relay.shut_window
+            && endpoint.to_container() > 0
+        {
+            // A shut window can leave smoltcp 0.14 with unacknowledged data and no
+            // timer: when it opens, and when a retransmission meets it shut. The
+            // same acknowledgement once more starts its probe timer, three times
+            // its fast retransmission.
+            for _ in 0..3 {
+                if engine_deadline.is_none() {
+                    self.engine.segment(endpoint, now, ack, &self.link, host);
+                    engine_deadline = self.engine.deadline(endpoint, now);
+                }
+            }
+            self.engine.egress(endpoint, now, &self.link, host);
+            engine_deadline = self.engine.deadline(endpoint, now);
+        }
+        if engine_deadline.is_some() && relay.shut_window.as_deref().is_some_and(opens_window) {
+            relay.shut_window = None;
+        }
         let mut deadline = relay.liveness_deadline(endpoint.is_established());
-        if let Some(at) = self.engine.deadline(endpoint, now) {
+        if let Some(at) = engine_deadline {
             deadline = deadline.min(at);
         }
         self.timers.arm(&mut self.flows, id, deadline);
@@ -568,4 +597,23 @@ fn split_fin(packet: &ipv4::Packet<'_>) -> Option<(Vec<u8>, Box<[u8]>)> {
     let mut fin = without_payload(packet)?;
     TcpPacket::new_unchecked(fin.get_mut(header..)?).set_seq_number(segment.seq_number() + length);
     Some((data, fin))
+}
+
+/// A copy of what a segment says without the sequence space that it takes.
+fn bare_ack(packet: &ipv4::Packet<'_>) -> Option<Box<[u8]>> {
+    let segment = TcpPacket::new_checked(packet.payload).ok()?;
+    let header = packet.whole.len() - packet.payload.len();
+    let mut ack = without_payload(packet)?;
+    let mut view = TcpPacket::new_unchecked(ack.get_mut(header..)?);
+    view.set_seq_number(segment.seq_number() + segment.segment_len());
+    view.set_psh(false);
+    view.set_fin(false);
+    Some(ack)
+}
+
+/// Whether the segment in this packet offers a window.
+fn opens_window(packet: &[u8]) -> bool {
+    ipv4::parse(packet).is_ok_and(|packet| {
+        TcpPacket::new_checked(packet.payload).is_ok_and(|segment| segment.window_len() > 0)
+    })
 }

@@ -229,6 +229,63 @@ fn receive_all(w: &mut World, to: SocketAddrV4, isn: u32, data: &[u8], mut got: 
     assert!(done && got == data, "{} of {} bytes", got.len(), data.len());
 }
 
+/// A container short of memory drops what is on its way, shuts its window, and
+/// opens it again with a single segment.
+#[test]
+fn window_shut_over_data_in_flight_and_opened() {
+    for acked in [0, 1460] {
+        for shut_for in [0, 5, 400] {
+            let mut w = World::plain();
+            let to = remote(1, 80);
+            let (flow, isn) = w.open_by_hand(&Segment::syn(1234, to));
+            let data = pattern(2, 20_000);
+            w.host.far_write(flow, &data);
+            w.settle();
+            assert!(w.take().len() > 10);
+            let mut ack = Segment::new(1234, to, ACK, 1001, isn + 1 + acked);
+            ack.window = 0;
+            w.send(&ack.frame());
+            // While it is shut it is probed, and the probes are answered.
+            for _ in 0..shut_for {
+                w.run(Duration::from_secs(1));
+                if !w.take().is_empty() {
+                    w.send(&ack.frame());
+                }
+            }
+            assert_eq!(w.closed(flow), None);
+            ack.window = 65_535;
+            w.send(&ack.frame());
+            let got = data[..usize::try_from(acked).unwrap()].to_vec();
+            receive_all(&mut w, to, isn, &data, got);
+            w.assert_works();
+        }
+    }
+}
+
+/// The segment that opens the window is lost: probes go on.
+#[test]
+fn window_shut_over_data_in_flight_and_update_lost() {
+    for acked in [0, 1460] {
+        let mut w = World::plain();
+        let to = remote(1, 80);
+        let (flow, isn) = w.open_by_hand(&Segment::syn(1234, to));
+        let data = pattern(2, 20_000);
+        w.host.far_write(flow, &data);
+        w.settle();
+        w.take();
+        let mut ack = Segment::new(1234, to, ACK, 1001, isn + 1 + acked);
+        ack.window = 0;
+        w.send(&ack.frame());
+        w.take();
+        w.run(Duration::from_secs(40));
+        assert!(w.take().len() >= 3, "the window is probed");
+        ack.window = 65_535;
+        w.send(&ack.frame());
+        let got = data[..usize::try_from(acked).unwrap()].to_vec();
+        receive_all(&mut w, to, isn, &data, got);
+    }
+}
+
 #[test]
 fn segments_out_of_order_and_overlapping() {
     let mut w = World::plain();
