@@ -817,6 +817,48 @@ fn n33_wrong_checksums() {
     no_service(&mut w);
 }
 
+/// N33: the virtio header says anything at all.
+#[test]
+fn n33_virtio_header_fields() {
+    let mut w = World::new(links()[2]);
+    let to = remote(1, 80);
+    let frames = [
+        frames::udp(1234, remote(1, 7), &[7; 60_000]),
+        frames::udp(1235, SocketAddrV4::new(DNS, 53), &[7; 100]),
+        Segment::new(1236, to, ACK, 1, 1).with(&[7; 5000]).frame(),
+        Segment::syn(1237, to).frame(),
+        frames::echo(GATEWAY, 1, 1, b"x"),
+        frames::arp(1, frames::GUEST_MAC, GUEST, GATEWAY),
+    ];
+    let edges = [0_u16, 1, 0x7fff, 0xffff];
+    for frame in &frames {
+        for flags in [0_u8, 1, 2, 3, 0xff] {
+            for gso in [0_u8, 1, 3, 4, 5, 0x80, 0x81, 0x85, 0xff] {
+                for size in edges {
+                    for other in edges {
+                        let mut bytes = vec![flags, gso];
+                        bytes.extend_from_slice(&other.to_ne_bytes());
+                        bytes.extend_from_slice(&size.to_ne_bytes());
+                        bytes.extend_from_slice(&other.to_ne_bytes());
+                        bytes.extend_from_slice(&other.to_ne_bytes());
+                        bytes.extend_from_slice(frame);
+                        let before = w.host.datagrams.len();
+                        w.send_raw(&bytes);
+                        let sent = w.host.datagrams.len() - before;
+                        // UDP_MAX_SEGMENTS of Linux
+                        assert!(sent <= 128, "{sent} datagrams of one frame");
+                        w.host.datagrams.clear();
+                        w.take();
+                    }
+                }
+            }
+        }
+    }
+    w.run(Duration::from_secs(200));
+    w.take();
+    w.assert_works();
+}
+
 /// N34: a SYN of the container meets ours in no state: we never send a bare SYN.
 #[test]
 fn n34_resets_and_fins_in_every_state() {
