@@ -31,12 +31,14 @@
 //! for [`UNACKNOWLEDGED`], loses the flow.
 
 mod engine;
+mod segment;
 
 use smoltcp::time::{Duration, Instant};
-use smoltcp::wire::{Ipv4Packet, TcpPacket};
+use smoltcp::wire::TcpPacket;
 
 use engine::Endpoint;
 pub(crate) use engine::Engine;
+use segment::{bare_ack, opens_window, split_fin, syn_to_hold};
 
 use crate::flow::{Flow, FlowId, FlowKey, Protocol};
 use crate::host::{Close, Host, HostError, Io, Readiness};
@@ -242,7 +244,7 @@ impl Stack {
             // Closing a socket in SYN-SENT says nothing: a SYN that is not the
             // same again is a new connection from the same port.
             Phase::Connecting { syn: held } if syn => {
-                if let Some(latest) = without_payload(packet) {
+                if let Some(latest) = syn_to_hold(packet) {
                     *held = latest;
                 }
             }
@@ -278,7 +280,7 @@ impl Stack {
             self.stats.over_limit += 1;
             return self.engine.refuse(now, packet.whole, &self.link, host);
         }
-        let Some(syn) = without_payload(packet) else {
+        let Some(syn) = syn_to_hold(packet) else {
             self.stats.dropped += 1;
             return;
         };
@@ -562,58 +564,4 @@ impl Stack {
         }
         host.close(id, how);
     }
-}
-
-/// The headers of a SYN as a packet of its own. Data that comes with it (TCP
-/// Fast Open, RFC 7413) is left to be sent again, as by any server without cookies.
-fn without_payload(packet: &ipv4::Packet<'_>) -> Option<Box<[u8]>> {
-    let headers = packet.whole.len() - packet.payload.len();
-    let segment = TcpPacket::new_checked(packet.payload).ok()?;
-    let syn = packet
-        .whole
-        .get(..headers + usize::from(segment.header_len()))?;
-    let mut syn: Box<[u8]> = syn.into();
-    let total = ipv4::len16(syn.len());
-    let mut view = Ipv4Packet::new_unchecked(&mut syn[..]);
-    view.set_total_len(total);
-    view.fill_checksum();
-    Some(syn)
-}
-
-/// A segment with data and a FIN as two packets. smoltcp 0.14 cuts data off at
-/// the edge of its window and takes the FIN behind it all the same, so that the
-/// end of the stream would be lost without a trace. The edge may move back by
-/// less than the unit of the window scale (RFC 7323, 2.4), under a sender that
-/// has used all of it.
-fn split_fin(packet: &ipv4::Packet<'_>) -> Option<(Vec<u8>, Box<[u8]>)> {
-    let segment = TcpPacket::new_checked(packet.payload).ok()?;
-    let length = packet.payload.len() - usize::from(segment.header_len());
-    if length == 0 || !segment.fin() {
-        return None;
-    }
-    let header = packet.whole.len() - packet.payload.len();
-    let mut data = packet.whole.to_vec();
-    TcpPacket::new_unchecked(data.get_mut(header..)?).set_fin(false);
-    let mut fin = without_payload(packet)?;
-    TcpPacket::new_unchecked(fin.get_mut(header..)?).set_seq_number(segment.seq_number() + length);
-    Some((data, fin))
-}
-
-/// A copy of what a segment says without the sequence space that it takes.
-fn bare_ack(packet: &ipv4::Packet<'_>) -> Option<Box<[u8]>> {
-    let segment = TcpPacket::new_checked(packet.payload).ok()?;
-    let header = packet.whole.len() - packet.payload.len();
-    let mut ack = without_payload(packet)?;
-    let mut view = TcpPacket::new_unchecked(ack.get_mut(header..)?);
-    view.set_seq_number(segment.seq_number() + segment.segment_len());
-    view.set_psh(false);
-    view.set_fin(false);
-    Some(ack)
-}
-
-/// Whether the segment in this packet offers a window.
-fn opens_window(packet: &[u8]) -> bool {
-    ipv4::parse(packet).is_ok_and(|packet| {
-        TcpPacket::new_checked(packet.payload).is_ok_and(|segment| segment.window_len() > 0)
-    })
 }

@@ -501,6 +501,31 @@ fn n16_window_scales() {
     }
 }
 
+/// A tiny MSS does not turn a ring full of data into a flood of tiny frames.
+#[test]
+fn n16_segment_sizes() {
+    for link in [links()[0], links()[2]] {
+        for mss in [0, 1, 2, 87, 535, 536, 65_535_u16] {
+            let mut w = World::new(link);
+            let to = remote(1, 80);
+            let mut syn = Segment::syn(1234, to);
+            let [a, b] = mss.to_be_bytes();
+            syn.options = vec![2, 4, a, b];
+            let (flow, _) = w.open_by_hand(&syn);
+            w.host.far_write(flow, &[1; 50_000]);
+            w.run(Duration::from_millis(5));
+            let sizes: Vec<usize> = w.take_tcp().iter().map(|s| s.payload.len()).collect();
+            assert!(!sizes.is_empty());
+            assert!(
+                sizes.len() <= 50_000 / 536 + 2,
+                "mss {mss}: {} frames for 50,000 bytes",
+                sizes.len()
+            );
+            w.assert_works();
+        }
+    }
+}
+
 #[test]
 fn n19_sequence_numbers_are_not_guessed() {
     let isns = |seed| {

@@ -9,11 +9,9 @@ use smoltcp::time::{Duration, Instant};
 
 use super::frames::{self, ACK, Ip, Seen, Segment, TcpSeen};
 use super::guest::{FIRST_PORT, Guest, Read, remote};
-use super::host::{Call, Closed, Event, FakeHost, Socket};
+use super::host::{Closed, Event, FakeHost, Socket};
 use super::shim::{self, Rng, Weather};
-use crate::{
-    Close, Config, FlowId, HostError, Limits, LinkConfig, Policy, Protocol, Readiness, Stack,
-};
+use crate::{Close, Config, FlowId, Limits, LinkConfig, Policy, Protocol, Stack};
 
 /// Where the DNS forwarder's queries go, in order.
 pub(super) const RESOLVERS: [&str; 2] = ["192.0.2.53:53", "192.0.2.54:53"];
@@ -201,12 +199,6 @@ impl World {
     pub(super) fn echo_reply(&mut self, flow: FlowId, seq: u16, payload: &[u8]) {
         self.stack
             .echo_reply(self.now, flow, seq, payload, &mut self.host);
-        self.after_call();
-        self.carry_down(true);
-    }
-
-    pub(super) fn ready(&mut self, flow: FlowId, readiness: Readiness) {
-        self.stack.ready(self.now, flow, readiness, &mut self.host);
         self.after_call();
         self.carry_down(true);
     }
