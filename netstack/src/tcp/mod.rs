@@ -34,7 +34,7 @@ mod engine;
 mod segment;
 
 use smoltcp::time::{Duration, Instant};
-use smoltcp::wire::TcpPacket;
+use smoltcp::wire::{TcpPacket, TcpSeqNumber};
 
 use engine::Endpoint;
 pub(crate) use engine::Engine;
@@ -93,6 +93,8 @@ struct Relay {
     host_shut: bool,
     /// When the container was last heard.
     last_heard: Instant,
+    /// What the container's last segment without data acknowledged.
+    last_ack: Option<TcpSeqNumber>,
     /// The container's latest acknowledgement since it shut its window, until
     /// its window is open and a timer runs; see [`Stack::tcp_pump`].
     shut_window: Option<Box<[u8]>>,
@@ -131,6 +133,7 @@ impl Relay {
             draining: false,
             host_shut: false,
             last_heard: now,
+            last_ack: None,
             shut_window: None,
             waiting_since: None,
             probing_since: None,
@@ -192,9 +195,7 @@ impl Stack {
             (packet.destination, segment.dst_port()).into(),
         );
         if let Some(id) = self.flows.find(&key) {
-            let syn = segment.syn() && !segment.ack();
-            let shuts_window = segment.window_len() == 0;
-            self.tcp_segment(now, id, packet, (syn, shuts_window), host);
+            self.tcp_segment(now, id, packet, &segment, host);
         } else if segment.syn() && !segment.ack() && !segment.rst() && !segment.fin() {
             self.tcp_open(now, key, packet, host);
         } else {
@@ -207,9 +208,10 @@ impl Stack {
         now: Instant,
         id: FlowId,
         packet: &ipv4::Packet<'_>,
-        (syn, shuts_window): (bool, bool),
+        segment: &TcpPacket<&[u8]>,
         host: &mut H,
     ) {
+        let syn = segment.syn() && !segment.ack();
         let Some((_, TcpFlow { phase, relay })) = self.flows.tcp_mut(id) else {
             return;
         };
@@ -229,7 +231,15 @@ impl Stack {
             }
             Phase::Open(endpoint) => {
                 relay.last_heard = now;
-                if shuts_window || relay.shut_window.is_some() {
+                // The third repeated acknowledgement makes smoltcp 0.14 forget a
+                // FIN that is all there is to send again.
+                let repeats = segment.segment_len() == 0
+                    && !segment.rst()
+                    && relay.last_ack.replace(segment.ack_number()) == Some(segment.ack_number());
+                if repeats && endpoint.owes_only_fin() {
+                    return self.tcp_pump(now, id, host);
+                }
+                if segment.window_len() == 0 || relay.shut_window.is_some() {
                     relay.shut_window = bare_ack(packet);
                 }
                 if let Some((data, fin)) = split_fin(packet) {

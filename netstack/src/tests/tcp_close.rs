@@ -245,6 +245,35 @@ fn fin_beyond_the_window() {
     w.assert_works();
 }
 
+/// Acknowledgements that repeat themselves make nobody forget our FIN.
+#[test]
+fn fin_is_sent_again_after_repeated_acks() {
+    for data in [&b""[..], b"last words"] {
+        let mut w = World::plain();
+        let to = remote(1, 80);
+        let (flow, isn) = w.open_by_hand(&Segment::syn(1234, to));
+        w.host.far_write(flow, data);
+        w.host.far_close(flow);
+        w.settle();
+        let acked = isn + 1 + u32::try_from(data.len()).unwrap();
+        for _ in 0..5 {
+            w.send(&Segment::new(1234, to, ACK, 1001, acked).frame());
+        }
+        w.take();
+        w.run(Duration::from_secs(5));
+        let again = w.take_tcp();
+        assert!(!again.is_empty());
+        assert!(
+            again
+                .iter()
+                .all(|s| s.flags & FIN != 0 && s.payload.is_empty() && s.seq == acked)
+        );
+        w.send(&Segment::new(1234, to, FIN | ACK, 1001, acked + 1).frame());
+        assert_eq!(w.closed(flow), Some(Close::Orderly));
+        w.assert_works();
+    }
+}
+
 #[test]
 fn container_resets_when_open() {
     let mut w = World::plain();

@@ -1,6 +1,6 @@
 //! A stack, its host, its link and its container, and the time that passes.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use smoltcp::iface::SocketHandle;
@@ -84,6 +84,8 @@ pub(super) struct World {
     sequence: u64,
     /// What came for the frames made by hand.
     seen: VecDeque<Seen>,
+    /// When the stack sent a segment to each port of the container's kernel.
+    pub(super) spoke: HashMap<u16, Vec<Instant>>,
     /// The container's kernel is there.
     pub(super) guest_alive: bool,
     calls: u64,
@@ -114,6 +116,7 @@ impl World {
             down: BTreeSet::new(),
             sequence: 0,
             seen: VecDeque::new(),
+            spoke: HashMap::new(),
             guest_alive: true,
             calls: 0,
             fresh_port: 20_000,
@@ -277,6 +280,11 @@ impl World {
                     Seen::ArpReply { .. } => true,
                     Seen::Udp { .. } | Seen::EchoReply { .. } | Seen::Unreachable { .. } => false,
                 };
+                if let Seen::Tcp(tcp) = &seen
+                    && for_guest
+                {
+                    self.spoke.entry(tcp.to.port()).or_default().push(self.now);
+                }
                 if !for_guest || (by_hand && matches!(seen, Seen::ArpReply { .. })) {
                     self.seen.push_back(seen);
                 }
