@@ -19,6 +19,7 @@ mod icmp;
 mod limits;
 mod link;
 mod liveness;
+mod random;
 mod tcp_close;
 mod tcp_data;
 mod tcp_open;
