@@ -1,0 +1,299 @@
+//! Batches of UDP datagrams: sendmmsg(2) with `UDP_SEGMENT` and recvmmsg(2)
+//! with `UDP_GRO` (udp(7)).
+
+// C constants and sizes in the integer types that the kernel's structures have.
+#![allow(clippy::cast_possible_truncation)]
+
+use std::io;
+use std::mem::size_of;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+// `linux/udp.h`; the libc crate does not have them for glibc.
+const UDP_SEGMENT: libc::c_int = 103;
+const UDP_GRO: libc::c_int = 104;
+
+/// Room for one control message with an int, aligned as `cmsghdr` is.
+type Control = [u64; 4];
+
+/// One datagram, or several of `segment` bytes in one piece.
+#[derive(Debug, Clone, Copy)]
+pub struct Outgoing<'a> {
+    /// Destination.
+    pub to: SocketAddr,
+    /// Payload.
+    pub payload: &'a [u8],
+    /// Payload bytes per datagram (the last may be shorter); 0 for one datagram.
+    pub segment: u16,
+}
+
+/// Most messages that one [`send`] takes.
+pub const SEND_BATCH: usize = 32;
+
+fn encode(address: SocketAddr, storage: &mut libc::sockaddr_storage) -> libc::socklen_t {
+    match address {
+        SocketAddr::V4(v4) => {
+            let raw = libc::sockaddr_in {
+                sin_family: libc::AF_INET as libc::sa_family_t,
+                sin_port: v4.port().to_be(),
+                sin_addr: libc::in_addr {
+                    s_addr: u32::from_ne_bytes(v4.ip().octets()),
+                },
+                sin_zero: [0; 8],
+            };
+            // SAFETY: sockaddr_storage is large enough and aligned for every sockaddr type.
+            unsafe {
+                std::ptr::from_mut(storage)
+                    .cast::<libc::sockaddr_in>()
+                    .write(raw)
+            };
+            size_of::<libc::sockaddr_in>() as libc::socklen_t
+        }
+        SocketAddr::V6(v6) => {
+            let raw = libc::sockaddr_in6 {
+                sin6_family: libc::AF_INET6 as libc::sa_family_t,
+                sin6_port: v6.port().to_be(),
+                sin6_flowinfo: v6.flowinfo(),
+                sin6_addr: libc::in6_addr {
+                    s6_addr: v6.ip().octets(),
+                },
+                sin6_scope_id: v6.scope_id(),
+            };
+            // SAFETY: as above.
+            unsafe {
+                std::ptr::from_mut(storage)
+                    .cast::<libc::sockaddr_in6>()
+                    .write(raw)
+            };
+            size_of::<libc::sockaddr_in6>() as libc::socklen_t
+        }
+    }
+}
+
+fn decode(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
+    match libc::c_int::from(storage.ss_family) {
+        libc::AF_INET => {
+            // SAFETY: the family says that the kernel wrote a sockaddr_in.
+            let raw = unsafe {
+                std::ptr::from_ref(storage)
+                    .cast::<libc::sockaddr_in>()
+                    .read()
+            };
+            let ip = Ipv4Addr::from(raw.sin_addr.s_addr.to_ne_bytes());
+            Some(SocketAddr::from((ip, u16::from_be(raw.sin_port))))
+        }
+        libc::AF_INET6 => {
+            // SAFETY: the family says that the kernel wrote a sockaddr_in6.
+            let raw = unsafe {
+                std::ptr::from_ref(storage)
+                    .cast::<libc::sockaddr_in6>()
+                    .read()
+            };
+            let ip = Ipv6Addr::from(raw.sin6_addr.s6_addr);
+            let port = u16::from_be(raw.sin6_port);
+            Some(SocketAddrV6::new(ip, port, raw.sin6_flowinfo, raw.sin6_scope_id).into())
+        }
+        _ => None,
+    }
+}
+
+/// Sends up to [`SEND_BATCH`] messages in order, without waiting; returns how
+/// many were taken. An error is about the first message.
+///
+/// # Errors
+/// As sendmmsg(2).
+pub fn send(fd: BorrowedFd<'_>, messages: &[Outgoing<'_>]) -> io::Result<usize> {
+    let count = messages.len().min(SEND_BATCH);
+    // SAFETY: these are plain old data for which all zeroes is a valid value.
+    let mut addresses: [libc::sockaddr_storage; SEND_BATCH] = unsafe { std::mem::zeroed() };
+    // SAFETY: as above.
+    let mut vectors: [libc::iovec; SEND_BATCH] = unsafe { std::mem::zeroed() };
+    // SAFETY: as above.
+    let mut headers: [libc::mmsghdr; SEND_BATCH] = unsafe { std::mem::zeroed() };
+    let mut controls: [Control; SEND_BATCH] = [[0; 4]; SEND_BATCH];
+    for (i, message) in messages.iter().take(count).enumerate() {
+        let header = &mut headers[i].msg_hdr;
+        header.msg_namelen = encode(message.to, &mut addresses[i]);
+        header.msg_name = std::ptr::from_mut(&mut addresses[i]).cast();
+        // sendmmsg(2) only reads through iov_base.
+        vectors[i].iov_base = message.payload.as_ptr().cast_mut().cast();
+        vectors[i].iov_len = message.payload.len();
+        header.msg_iov = &raw mut vectors[i];
+        header.msg_iovlen = 1;
+        if message.segment != 0 {
+            header.msg_control = std::ptr::from_mut(&mut controls[i]).cast();
+            // SAFETY: CMSG_SPACE only computes.
+            header.msg_controllen = unsafe { libc::CMSG_SPACE(size_of::<u16>() as u32) } as _;
+            // SAFETY: msg_control points to 32 aligned bytes, of which CMSG_SPACE(2) = 24 are
+            // announced, so CMSG_FIRSTHDR is not null and header and data lie within them.
+            unsafe {
+                let control = libc::CMSG_FIRSTHDR(header);
+                (*control).cmsg_level = libc::SOL_UDP;
+                (*control).cmsg_type = UDP_SEGMENT;
+                (*control).cmsg_len = libc::CMSG_LEN(size_of::<u16>() as u32) as _;
+                libc::CMSG_DATA(control)
+                    .cast::<u16>()
+                    .write_unaligned(message.segment);
+            }
+        }
+    }
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: the first `count` headers point to live addresses, vectors, payloads and control
+    // buffers, none of which moves before the call returns.
+    let sent = unsafe {
+        libc::sendmmsg(
+            fd.as_raw_fd(),
+            headers.as_mut_ptr(),
+            count as libc::c_uint,
+            flags as _,
+        )
+    };
+    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+}
+
+/// `UDP_GRO`: lets the kernel hand over several datagrams of one sender in one piece.
+///
+/// # Errors
+/// As setsockopt(2).
+pub fn enable_gro(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the option value is a live int of the length given.
+    let result = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_UDP,
+            UDP_GRO,
+            std::ptr::from_ref(&on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// Most messages that one [`Inbox::receive`] takes.
+pub const RECEIVE_BATCH: usize = 32;
+const SLOT: usize = 1 << 16;
+
+/// Buffers for a batch of datagrams, made once.
+#[derive(Debug)]
+pub struct Inbox {
+    bytes: Vec<u8>,
+    received: Vec<Received>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Received {
+    from: SocketAddr,
+    len: usize,
+    segment: u16,
+}
+
+/// A datagram, or several of `segment` bytes in one piece.
+#[derive(Debug, Clone, Copy)]
+pub struct Incoming<'a> {
+    /// Who sent it.
+    pub from: SocketAddr,
+    /// Payload.
+    pub payload: &'a [u8],
+    /// Payload bytes per datagram (the last may be shorter); 0 for one datagram.
+    pub segment: u16,
+}
+
+impl Default for Inbox {
+    fn default() -> Self {
+        Self {
+            bytes: vec![0; RECEIVE_BATCH * SLOT],
+            received: Vec::with_capacity(RECEIVE_BATCH),
+        }
+    }
+}
+
+impl Inbox {
+    /// Takes what is there, up to [`RECEIVE_BATCH`] messages, without waiting;
+    /// returns how many (fewer than that: there was no more).
+    ///
+    /// # Errors
+    /// As recvmmsg(2); EAGAIN when there is nothing.
+    pub fn receive(&mut self, fd: BorrowedFd<'_>) -> io::Result<usize> {
+        self.received.clear();
+        // SAFETY: these are plain old data for which all zeroes is a valid value.
+        let mut addresses: [libc::sockaddr_storage; RECEIVE_BATCH] = unsafe { std::mem::zeroed() };
+        // SAFETY: as above.
+        let mut vectors: [libc::iovec; RECEIVE_BATCH] = unsafe { std::mem::zeroed() };
+        // SAFETY: as above.
+        let mut headers: [libc::mmsghdr; RECEIVE_BATCH] = unsafe { std::mem::zeroed() };
+        let mut controls: [Control; RECEIVE_BATCH] = [[0; 4]; RECEIVE_BATCH];
+        for (i, slot) in self
+            .bytes
+            .chunks_exact_mut(SLOT)
+            .enumerate()
+            .take(RECEIVE_BATCH)
+        {
+            vectors[i].iov_base = slot.as_mut_ptr().cast();
+            vectors[i].iov_len = slot.len();
+            let header = &mut headers[i].msg_hdr;
+            header.msg_name = std::ptr::from_mut(&mut addresses[i]).cast();
+            header.msg_namelen = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+            header.msg_iov = &raw mut vectors[i];
+            header.msg_iovlen = 1;
+            header.msg_control = std::ptr::from_mut(&mut controls[i]).cast();
+            header.msg_controllen = size_of::<Control>() as _;
+        }
+        // SAFETY: every header points to live buffers of the lengths given, none of which moves
+        // before the call returns; a null time-out is allowed.
+        let count = unsafe {
+            libc::recvmmsg(
+                fd.as_raw_fd(),
+                headers.as_mut_ptr(),
+                RECEIVE_BATCH as libc::c_uint,
+                libc::MSG_DONTWAIT as _,
+                std::ptr::null_mut(),
+            )
+        };
+        let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
+        for (header, address) in headers.iter().zip(&addresses).take(count) {
+            self.received.push(Received {
+                // An address of no known family can not be answered; it matches no flow.
+                from: decode(address).unwrap_or_else(|| (Ipv4Addr::UNSPECIFIED, 0).into()),
+                len: (header.msg_len as usize).min(SLOT),
+                segment: gro_segment(&header.msg_hdr),
+            });
+        }
+        Ok(count)
+    }
+
+    /// What the last [`Inbox::receive`] took.
+    pub fn messages(&self) -> impl Iterator<Item = Incoming<'_>> {
+        self.received
+            .iter()
+            .zip(self.bytes.chunks_exact(SLOT))
+            .map(|(received, slot)| Incoming {
+                from: received.from,
+                payload: slot.get(..received.len).unwrap_or_default(),
+                segment: received.segment,
+            })
+    }
+}
+
+/// The `UDP_GRO` control message of a received header, 0 when there is none.
+fn gro_segment(header: &libc::msghdr) -> u16 {
+    // SAFETY: msg_control and msg_controllen describe a live buffer that the kernel filled in;
+    // the CMSG macros stay within it.
+    unsafe {
+        let mut control = libc::CMSG_FIRSTHDR(header);
+        while !control.is_null() {
+            if (*control).cmsg_level == libc::SOL_UDP && (*control).cmsg_type == UDP_GRO {
+                let size = libc::CMSG_DATA(control)
+                    .cast::<libc::c_int>()
+                    .read_unaligned();
+                return u16::try_from(size).unwrap_or(0);
+            }
+            control = libc::CMSG_NXTHDR(header, control);
+        }
+    }
+    0
+}
