@@ -3,10 +3,14 @@
 //! Message style: lower case, no full stop, names the step and its object, never
 //! repeats its `#[source]`. A known cause adds a hint (see [`Hint`]).
 
+mod hint;
+
 use std::io;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+pub use hint::Hint;
 
 /// crun-lite itself failed (as `podman run` and `docker run` define it).
 pub const EXIT_RUNTIME: u8 = 125;
@@ -88,7 +92,10 @@ pub enum Error {
 impl Error {
     /// A host-side step that failed.
     pub fn host(step: &'static str, source: impl Into<io::Error>) -> Self {
-        Self::Host { step, source: source.into() }
+        Self::Host {
+            step,
+            source: source.into(),
+        }
     }
 
     /// The exit code that `crun-lite` ends with.
