@@ -14,14 +14,13 @@ use clap::{ArgAction, Args, Command, CommandFactory, Parser, Subcommand, ValueEn
 /// that no single option says.
 const RUN_NOTES: &str = "\
 Ids:
-  The container has a user namespace of its own unless --userns=host. Its root is
-  the user who starts it; without --uidmap and --gidmap the map is
+  The container has a user namespace of its own unless --userns=host; its root is
+  you. Without --uidmap and --gidmap the map is
     as an ordinary user  0 is your own id, 1 and up are your subordinate ids
                          (/etc/subuid, /etc/subgid; newuidmap and newgidmap have
                          to be installed). Without such ids only 0 is mapped.
-    as root              0 to 65535 are the subordinate ids of root or of the user
-                         \"containers\" where /etc/subuid has 65536 of them. Without
-                         such ids 0 to 65535 are the same ids on the host.
+    as root              0 to 65535 are the same ids on the host, as far as there
+                         are such: a root that gets out is the host's root.
 
 Exit status:
   125  crun-lite itself failed; what was wrong is on standard error
@@ -37,7 +36,12 @@ Examples:
 
 /// Rootless containers in one binary, with a network of their own.
 #[derive(Debug, Parser)]
-#[command(name = "crun-lite", version, disable_help_subcommand = true)]
+#[command(
+    name = "crun-lite",
+    version,
+    disable_help_subcommand = true,
+    arg_required_else_help = false
+)]
 pub(super) struct Cli {
     #[command(flatten)]
     pub global: GlobalArgs,
@@ -71,9 +75,7 @@ pub(super) enum LogLevel {
 /// `--log-format`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum LogFormat {
-    /// One line of text per message.
     Text,
-    /// One JSON object per line.
     Json,
 }
 
@@ -119,7 +121,7 @@ pub(super) struct RunArgs {
     #[arg(short, long, value_name = "NAME[=VALUE]", help_heading = "Command")]
     pub env: Vec<OsString>,
     /// Read environment variables from a file, one per line as for --env; lines
-    /// that begin with # are comments. --env goes before --env-file
+    /// that begin with # are comments. --env overrides it
     #[arg(long, value_name = "FILE", help_heading = "Command")]
     pub env_file: Vec<OsString>,
     /// Whom the command runs as: names in the container's /etc/passwd and
@@ -207,11 +209,11 @@ pub(super) struct RunArgs {
     /// Cgroup namespace: private, host [default: private]
     #[arg(long, value_name = "MODE", help_heading = "Isolation")]
     pub cgroupns: Option<String>,
-    /// Map SIZE user ids from CONTAINER on to the host's own ids from HOST on
-    /// [SIZE default: 1]. Serves for group ids too when --gidmap is not given
+    /// Map SIZE user ids from CONTAINER on to the host's own ids from HOST on.
+    /// Serves for group ids too when --gidmap is not given
     #[arg(
         long,
-        value_name = "CONTAINER:HOST[:SIZE]",
+        value_name = "CONTAINER:HOST:SIZE",
         value_delimiter = ',',
         help_heading = "Isolation"
     )]
@@ -219,7 +221,7 @@ pub(super) struct RunArgs {
     /// The same for group ids
     #[arg(
         long,
-        value_name = "CONTAINER:HOST[:SIZE]",
+        value_name = "CONTAINER:HOST:SIZE",
         value_delimiter = ',',
         help_heading = "Isolation"
     )]

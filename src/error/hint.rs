@@ -45,9 +45,6 @@ pub enum Hint {
          container (podman, docker: --security-opt seccomp=unconfined)"
     )]
     Confined,
-    /// `newuidmap` or `newgidmap` is not installed.
-    #[error("newuidmap and newgidmap are not installed (package uidmap or shadow-utils)")]
-    IdMapTools,
     /// The subordinate ids are not the caller's.
     #[error(
         "these ids are not yours in /etc/subuid and /etc/subgid: as root, 'usermod --add-subuids \
@@ -71,6 +68,12 @@ impl Error {
 
 /// `sysctl` is the value of a dotted key, `None` where the kernel has no such key.
 fn find(error: &Error, is_root: bool, sysctl: impl Fn(&str) -> Option<String>) -> Option<Hint> {
+    if let Error::IdMapTool { reason, .. } = error {
+        // newuidmap(1): "uid range [1-2) -> [5-6) not allowed"
+        return reason
+            .contains("not allowed")
+            .then_some(Hint::SubordinateIds);
+    }
     let (what, errno) = cause(error)?;
     let is = |name: &str, value: &str| sysctl(name).is_some_and(|found| found == value);
     let forbidden = matches!(errno, libc::EPERM | libc::EACCES);
@@ -79,12 +82,6 @@ fn find(error: &Error, is_root: bool, sysctl: impl Fn(&str) -> Option<String>) -
         return match errno {
             libc::ENOENT | libc::ENODEV | libc::ENXIO => Some(Hint::TunMissing),
             _ => forbidden.then_some(Hint::TunForbidden),
-        };
-    }
-    if what.contains("newuidmap") || what.contains("newgidmap") {
-        return match errno {
-            libc::ENOENT => Some(Hint::IdMapTools),
-            _ => forbidden.then_some(Hint::SubordinateIds),
         };
     }
     if ["clone3", "unshare", "namespace"]
@@ -141,6 +138,13 @@ mod tests {
         StepFailure::new(step, object, &io::Error::from_raw_os_error(errno)).into()
     }
 
+    fn id_map(reason: &str) -> Error {
+        Error::IdMapTool {
+            tool: "newuidmap",
+            reason: reason.to_owned(),
+        }
+    }
+
     #[test]
     fn causes_are_told_apart() {
         const OFF: (&str, &str) = ("user.max_user_namespaces", "0");
@@ -181,15 +185,11 @@ mod tests {
                 None,
             ),
             (
-                host("run newuidmap", libc::ENOENT),
-                &[],
-                Some(Hint::IdMapTools),
-            ),
-            (
-                host("run newuidmap", libc::EPERM),
+                id_map("uid range [1-2) -> [5-6) not allowed"),
                 &[],
                 Some(Hint::SubordinateIds),
             ),
+            (id_map("not installed"), &[], None),
             (
                 step("mount tmpfs", "/", libc::EPERM),
                 &[UBUNTU],

@@ -103,17 +103,16 @@ fn map(option: &str, lines: &[String]) -> Result<Vec<IdMapEntry>, Error> {
     Ok(map)
 }
 
-/// `CONTAINER:HOST[:SIZE]`; podman's `@HOST` says what ours always means, an id
+/// `CONTAINER:HOST:SIZE`; podman's `@HOST` says what ours always means, an id
 /// of the host itself.
 fn entry(line: &str) -> Result<IdMapEntry, String> {
     let mut words = line.split(':');
-    let (Some(container), Some(host), size, None) =
+    let (Some(container), Some(host), Some(size), None) =
         (words.next(), words.next(), words.next(), words.next())
     else {
         return Err("CONTAINER:HOST:SIZE is needed".to_owned());
     };
     let host = host.strip_prefix('@').unwrap_or(host);
-    let size = size.unwrap_or("1");
     let entry = IdMapEntry {
         container: id(container).map_err(|why| format!("CONTAINER {why}"))?,
         host: id(host).map_err(|why| format!("HOST {why}"))?,
@@ -259,12 +258,13 @@ mod tests {
                 size: 65536
             }
         );
-        let (uid, gid) = maps(&lines(&["0:5"]), &lines(&["0:6"]), true).unwrap();
+        let (uid, gid) = maps(&lines(&["0:5:1"]), &lines(&["0:6:1"]), true).unwrap();
         assert_eq!((uid[0].host, gid[0].host, uid[0].size), (5, 6, 1));
         assert_eq!(maps(&[], &[], false).unwrap(), (vec![], vec![]));
         assert!(maps(&lines(&["0:0:4294967295"]), &[], true).is_ok());
         for bad in [
             &["0"][..],
+            &["0:1"],
             &["0:1:2:3"],
             &["0:1:0"],
             &["a:1:1"],

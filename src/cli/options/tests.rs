@@ -1,6 +1,7 @@
 use std::net::Ipv4Addr;
 
 use clap::FromArgMatches;
+use proptest::prelude::*;
 
 use super::super::args::{self, Cli, Verb};
 use super::*;
@@ -254,4 +255,35 @@ fn values_are_shown_short_and_without_control_characters() {
         long.len() < 110 && long.ends_with("(65536 bytes)"),
         "{long}"
     );
+}
+
+/// A word that could stand in a command line: an option, with or without a value.
+fn word() -> impl Strategy<Value = String> {
+    let names: Vec<String> = args::command()
+        .find_subcommand("run")
+        .into_iter()
+        .flat_map(clap::Command::get_arguments)
+        .filter_map(|arg| arg.get_long().map(|name| format!("--{name}")))
+        .collect();
+    prop_oneof![
+        prop::sample::select(names.clone()),
+        (prop::sample::select(names), "[a-z0-9/:=,.*@-]{0,12}")
+            .prop_map(|(name, value)| format!("{name}={value}")),
+        "-[itewuv]{1,3}",
+        "[a-z0-9/:=,.*-]{0,12}",
+    ]
+}
+
+proptest! {
+    #[test]
+    fn any_command_line_is_understood_or_refused(words in prop::collection::vec(word(), 0..8)) {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        if let Ok(args) = raw(&words)
+            && let Ok(spec) = validate(args, &host())
+        {
+            prop_assert!(!spec.command.is_empty());
+            prop_assert!(spec.namespaces.user && spec.namespaces.mount);
+            prop_assert!(spec.hostname.len() <= 64);
+        }
+    }
 }
