@@ -3,6 +3,7 @@
 //!
 //! Compiling is pure: it reads nothing and changes nothing.
 
+mod display;
 mod step;
 
 pub use step::{ExecStep, FileKind, MountFlags, Plan, Step};

@@ -1,1 +1,3 @@
-//! To be written.
+//! What the command may do.
+
+pub mod caps;

@@ -3,5 +3,6 @@
 //! Each block carries a `SAFETY:` note; everything exported is safe to call.
 #![allow(unsafe_code)]
 
+pub mod auxv;
 pub mod tun;
 pub mod udp;
