@@ -140,9 +140,9 @@ pub(crate) fn run(command: &mut Command, timeout: Duration) -> io::Result<String
 }
 
 fn read_output(child: &mut Child, deadline: Instant) -> io::Result<Vec<u8>> {
-    let mut list = Vec::new();
+    let mut printed = Vec::new();
     let Some(mut output) = child.stdout.take() else {
-        return Ok(list);
+        return Ok(printed);
     };
     let mut chunk = [0; 8192];
     loop {
