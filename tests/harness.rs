@@ -23,7 +23,7 @@ fn a_host_of_its_own_reaches_its_world_and_is_not_the_machine() {
         let port = server.port();
         host.inside(Side::Host, || TcpStream::connect((address, port)))
             .unwrap();
-        assert_eq!(server.accepted(), 1, "{address}");
+        assert_eq!(server.accepted(&host, Side::World), 1, "{address}");
     }
     let addresses = host.tool(&["ip", "-4", "-oneline", "addr"]);
     assert!(addresses.contains(&HOST_ADDRESS.to_string()), "{addresses}");
@@ -61,10 +61,10 @@ fn the_name_server_and_dig_agree() {
     assert_eq!(dig(&["+short", "host.test"]), "192.0.2.53\n");
     assert_eq!(dig(&["+short", "+tcp", "host.test"]), "192.0.2.53\n");
     assert!(dig(&["absent.test"]).contains("NXDOMAIN"));
-    let over_tcp = server.tcp.accepted();
+    let over_tcp = server.tcp.accepted(&host, Side::Host);
     assert!(dig(&["+short", "long.test", "TXT"]).len() > 1200);
     assert_eq!(
-        server.tcp.accepted(),
+        server.tcp.accepted(&host, Side::Host),
         over_tcp + 1,
         "a long answer is fetched over TCP"
     );

@@ -114,7 +114,7 @@ both! {
             assert_eq!(output.success(), format!("{address}\n{address}\n{address}\nNXDOMAIN\n1201\n"), "MTU {mtu}");
         }
         assert!(server.udp.received(&host, Side::Host) >= 6);
-        assert!(server.tcp.accepted() >= 6);
+        assert!(server.tcp.accepted(&host, Side::Host) >= 6);
         let busybox = who.crun(&["--", "nslookup", "host.test"]).on(&host).run().exit(0);
         assert!(busybox.stdout.contains(&dns::ADDRESS.to_string()), "{busybox}");
     }
@@ -343,7 +343,7 @@ print('all', done)",
             let output = with_loopback(who, &host, mtu, &client);
             assert_eq!(output.success(), format!("all {CONNECTIONS}\n"), "MTU {mtu}");
         }
-        assert_eq!(server.accepted(), CONNECTIONS * MTUS.len());
+        assert_eq!(server.accepted(&host, Side::Host), CONNECTIONS * MTUS.len());
     }
 
     fn connections_in_a_row_leave_room_for_more(who) {
@@ -432,7 +432,7 @@ for port in {ports:?}:
         );
         let output = who.crun(&["--net=none", "--", "sh", "-c", &script]).on(&host).run();
         assert_eq!(output.success(), "lo\nlo is up\n");
-        assert_eq!(server.accepted(), 0);
+        assert_eq!(server.accepted(&host, Side::Host), 0);
     }
 
     fn the_hosts_own_network_is_the_hosts(who) {

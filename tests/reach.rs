@@ -71,7 +71,7 @@ impl Servers {
             .find(|entry| entry.0 == side)
             .unwrap()
             .1
-            .accepted();
+            .accepted(host, side);
         (
             tcp,
             self.udp

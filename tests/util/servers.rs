@@ -2,8 +2,8 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -30,7 +30,8 @@ fn raise_descriptor_limit() {
 /// A TCP server with a thread per connection.
 pub(crate) struct TcpServer {
     listener: TcpListener,
-    accepted: Arc<AtomicUsize>,
+    peers: Arc<Mutex<Vec<SocketAddr>>>,
+    bells: Mutex<Vec<SocketAddr>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -53,13 +54,13 @@ impl TcpServer {
             .unwrap_or_else(|error| panic!("listen on {address}: {error}"));
         // std listens with 128; many clients at once would wait for a second try.
         rustix::net::listen(&listener, 4096).unwrap();
-        let accepted = Arc::new(AtomicUsize::new(0));
-        let counter = Arc::clone(&accepted);
+        let peers = Arc::<Mutex<Vec<_>>>::default();
+        let accepted = Arc::clone(&peers);
         let acceptor = listener.try_clone().unwrap();
         let serve = Arc::new(serve);
         let thread = thread::spawn(move || {
-            while let Ok((stream, _)) = acceptor.accept() {
-                counter.fetch_add(1, Ordering::SeqCst);
+            while let Ok((stream, peer)) = acceptor.accept() {
+                accepted.lock().unwrap().push(peer);
                 let serve = Arc::clone(&serve);
                 // The client judges what it gets; an error here is its doing or shows there.
                 let spawned = thread::Builder::new()
@@ -70,7 +71,8 @@ impl TcpServer {
         });
         Self {
             listener,
-            accepted,
+            peers,
+            bells: Mutex::default(),
             thread: Some(thread),
         }
     }
@@ -84,9 +86,23 @@ impl TcpServer {
         self.listener.local_addr().unwrap().port()
     }
 
-    /// How many connections have come.
-    pub(crate) fn accepted(&self) -> usize {
-        self.accepted.load(Ordering::SeqCst)
+    /// How many connections have come, those included that stand in its queue:
+    /// one of our own comes after them, and is not counted.
+    pub(crate) fn accepted(&self, host: &Host, side: Side) -> usize {
+        let to = reachable(self.listener.local_addr().unwrap());
+        let bell = host.inside(side, || TcpStream::connect(to)).unwrap();
+        let bell = bell.local_addr().unwrap();
+        let mut bells = self.bells.lock().unwrap();
+        bells.push(bell);
+        super::eventually("the server accepts the bell", super::SOON, || {
+            self.peers.lock().unwrap().contains(&bell)
+        });
+        self.peers
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|peer| !bells.contains(peer))
+            .count()
     }
 }
 
@@ -109,6 +125,14 @@ fn echo(mut stream: TcpStream) -> io::Result<()> {
         }
         stream.write_all(&chunk[..count])?;
     }
+}
+
+/// The address by which a server's own side reaches it.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    }
+    address
 }
 
 /// What a test sends itself to know that everything before it has been counted.
@@ -188,10 +212,7 @@ impl UdpServer {
     /// How many datagrams have come, those included that stand in its queue.
     pub(crate) fn received(&self, host: &Host, side: Side) -> usize {
         let before = self.bells.load(Ordering::SeqCst);
-        let mut to = self.socket.local_addr().unwrap();
-        if to.ip().is_unspecified() {
-            to.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
-        }
+        let to = reachable(self.socket.local_addr().unwrap());
         let bell = host
             .inside(side, || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))
             .unwrap();
