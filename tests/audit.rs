@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::util::host::METADATA_ADDRESS;
 use crate::util::servers::{TcpServer, UdpServer};
-use crate::util::{Host, Side, Who, report, tool};
+use crate::util::{Host, Side, Who, has_program, report, tool};
 
 /// What may fail, at most.
 const LIMIT: usize = 5;
@@ -32,11 +32,25 @@ both! {
             return;
         };
         need!(who.has_tun(), "{who:?} may not open /dev/net/tun");
+        need!(has_program("gcc"), "no gcc(1)");
         let work = who.folder();
         let helper = work.path().join("container_audit_helper");
         let source = tools.join("container_audit.c");
-        tool("gcc", &["-O2", "-static", "-o", helper.to_str().unwrap(), source.to_str().unwrap()]);
-        fs::copy(tools.join("container_audit.sh"), work.path().join("container_audit.sh")).unwrap();
+        tool(
+            "gcc",
+            &[
+                "-O2",
+                "-static",
+                "-o",
+                helper.to_str().unwrap(),
+                source.to_str().unwrap(),
+            ],
+        );
+        fs::copy(
+            tools.join("container_audit.sh"),
+            work.path().join("container_audit.sh"),
+        )
+        .unwrap();
 
         // The canaries: an environment variable, a descriptor, a listener of each
         // kind, all of the host.
@@ -45,11 +59,17 @@ both! {
         let udp = UdpServer::echo(&host, Side::Host, Ipv4Addr::UNSPECIFIED);
         let name = format!("crun-lite-audit-{who:?}-{}", std::process::id());
         let address = SocketAddr::from_abstract_name(&name).unwrap();
-        let _listener = host.inside(Side::Host, || UnixListener::bind_addr(&address)).unwrap();
+        let _listener = host
+            .inside(Side::Host, || UnixListener::bind_addr(&address))
+            .unwrap();
 
         let namespaces: Vec<_> = ["pid", "mnt", "uts", "ipc", "net", "user", "cgroup"]
             .iter()
-            .map(|kind| host.tool(&["readlink", &format!("/proc/self/ns/{kind}")]).trim().to_owned())
+            .map(|kind| {
+                host.tool(&["readlink", &format!("/proc/self/ns/{kind}")])
+                    .trim()
+                    .to_owned()
+            })
             .collect();
         let arguments = [
             format!("NS={}", namespaces.join(",")),
@@ -63,7 +83,11 @@ both! {
         ];
         let volume = format!("{}:/run/audit:ro", work.path().display());
         let mut args = vec!["-v", &volume, "--", "sh", "/run/audit/container_audit.sh"];
-        let given = if host.is_own() { &arguments[..] } else { &arguments[..7] };
+        let given = if host.is_own() {
+            &arguments[..]
+        } else {
+            &arguments[..7]
+        };
         args.extend(given.iter().map(String::as_str));
         let output = who
             .crun(&args)
@@ -72,12 +96,23 @@ both! {
             .through(&["bash", "-c", "exec 9</etc/passwd; exec \"$@\"", "bash"])
             .limit(Duration::from_secs(180))
             .run();
-        let failed: Vec<_> = output.stdout.lines().filter(|line| line.starts_with("FAIL")).collect();
-        let passed = output.stdout.lines().filter(|line| line.starts_with("ok ")).count();
+        let failed: Vec<_> = output
+            .stdout
+            .lines()
+            .filter(|line| line.starts_with("FAIL"))
+            .collect();
+        let passed = output
+            .stdout
+            .lines()
+            .filter(|line| line.starts_with("ok "))
+            .count();
         for line in &failed {
             report(&format!("audit, {who:?}: {line}"));
         }
-        report(&format!("audit, {who:?}: {passed} passed, {} failed", failed.len()));
+        report(&format!(
+            "audit, {who:?}: {passed} passed, {} failed",
+            failed.len()
+        ));
         assert!(passed > 100, "the audit did not run to its end{output}");
         assert!(failed.len() <= LIMIT, "{failed:#?}{output}");
     }

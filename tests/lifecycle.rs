@@ -14,8 +14,15 @@ const A_SECOND: Duration = Duration::from_secs(1);
 
 both! {
     fn the_exit_code_is_the_commands(who) {
-        for (script, code) in [("exit 0", 0), ("exit 7", 7), ("exit 255", 255), ("kill -KILL $$", 137), ("kill -TERM $$", 143)] {
-            who.run(&["--net=none", "--", "sh", "-c", script]).exit(code);
+        for (script, code) in [
+            ("exit 0", 0),
+            ("exit 7", 7),
+            ("exit 255", 255),
+            ("kill -KILL $$", 137),
+            ("kill -TERM $$", 143),
+        ] {
+            who.run(&["--net=none", "--", "sh", "-c", script])
+                .exit(code);
         }
     }
 
@@ -27,28 +34,43 @@ both! {
             ("/etc", 126),
         ] {
             let output = who.run(&["--net=none", "--", command]).exit(code);
-            assert!(output.stderr.contains(command), "the message names it{output}");
+            assert!(
+                output.stderr.contains(command),
+                "the message names it{output}"
+            );
             assert_eq!(output.stdout, "", "{output}");
         }
         who.run(&["--no-such-option", "--", "true"]).exit(125);
     }
 
     fn signals_are_forwarded(who) {
-        let forwarded =
-            [("TERM", Signal::TERM), ("INT", Signal::INT), ("HUP", Signal::HUP), ("USR1", Signal::USR1), ("USR2", Signal::USR2)];
+        let forwarded = [
+            ("TERM", Signal::TERM),
+            ("INT", Signal::INT),
+            ("HUP", Signal::HUP),
+            ("USR1", Signal::USR1),
+            ("USR2", Signal::USR2),
+        ];
         for (name, signal) in forwarded {
-            let script = format!("trap 'echo got {name}; exit 9' {name}; echo ready; while :; do sleep 30 & wait $!; done");
+            let script = format!(
+                "trap 'echo got {name}; exit 9' {name}; echo ready; while :; do sleep 30 & wait $!; done"
+            );
             let run = who.crun(&["--net=none", "--", "sh", "-c", &script]).spawn();
             run.expect("ready\n");
             run.signal(signal);
             let output = run.finish().exit(9);
-            assert!(output.stdout.ends_with(&format!("got {name}\n")), "{output}");
+            assert!(
+                output.stdout.ends_with(&format!("got {name}\n")),
+                "{output}"
+            );
         }
     }
 
     fn a_signal_that_is_not_handled_ends_the_command(who) {
         for (signal, code) in [(Signal::TERM, 143), (Signal::INT, 130), (Signal::HUP, 129)] {
-            let run = who.crun(&["--net=none", "--", "sh", "-c", "echo ready; exec sleep 100"]).spawn();
+            let run = who
+                .crun(&["--net=none", "--", "sh", "-c", "echo ready; exec sleep 100"])
+                .spawn();
             run.expect("ready\n");
             run.signal(signal);
             run.finish().exit(code);
@@ -56,12 +78,23 @@ both! {
     }
 
     fn a_stopped_command_goes_on(who) {
-        let run = who.crun(&["--net=none", "--", "sh", "-c", "echo ready; kill -STOP $$; echo on"]).spawn();
+        let run = who
+            .crun(&[
+                "--net=none",
+                "--",
+                "sh",
+                "-c",
+                "echo ready; kill -STOP $$; echo on",
+            ])
+            .spawn();
         run.expect("ready\n");
         let stopped = |process: &traces::Process| {
-            fs::read_to_string(format!("/proc/{}/stat", process.pid)).is_ok_and(|stat| stat.contains(") T "))
+            fs::read_to_string(format!("/proc/{}/stat", process.pid))
+                .is_ok_and(|stat| stat.contains(") T "))
         };
-        eventually("the command stops", SOON, || traces::below(run.pid()).iter().any(stopped));
+        eventually("the command stops", SOON, || {
+            traces::below(run.pid()).iter().any(stopped)
+        });
         let command = traces::below(run.pid()).into_iter().find(stopped).unwrap();
         let pid = rustix::process::Pid::from_raw(command.pid).unwrap();
         rustix::process::kill_process(pid, Signal::CONT).unwrap();
@@ -70,8 +103,14 @@ both! {
 
     fn standard_input_reaches_the_command_to_its_end(who) {
         let data = (0..200_000).map(|n| format!("{n}\n")).collect::<String>();
-        let output = who.crun(&["--net=none", "-i", "--", "cat"]).stdin(data.clone()).run();
-        assert!(output.success() == data, "what came back is not what went in");
+        let output = who
+            .crun(&["--net=none", "-i", "--", "cat"])
+            .stdin(data.clone())
+            .run();
+        assert!(
+            output.success() == data,
+            "what came back is not what went in"
+        );
     }
 
     fn without_i_standard_input_is_empty(who) {
@@ -79,20 +118,36 @@ both! {
         // It may be gone before we write; the point is that it reads nothing of it.
         run.close_stdin();
         assert_eq!(run.finish().success(), "");
-        let run = who.crun(&["--net=none", "--", "sh", "-c", "cat; echo end"]).stdin_open().spawn();
+        let run = who
+            .crun(&["--net=none", "--", "sh", "-c", "cat; echo end"])
+            .stdin_open()
+            .spawn();
         run.expect("end\n");
         assert_eq!(run.finish().success(), "end\n");
     }
 
     fn the_streams_stay_apart(who) {
-        let output = who.run(&["--net=none", "--", "sh", "-c", "echo out; echo err >&2"]).exit(0);
+        let output = who
+            .run(&["--net=none", "--", "sh", "-c", "echo out; echo err >&2"])
+            .exit(0);
         assert_eq!((&*output.stdout, &*output.stderr), ("out\n", "err\n"));
     }
 
     fn a_closed_standard_output_is_the_commands_problem(who) {
         let output = who
-            .crun(&["--net=none", "--", "sh", "-c", "yes; echo yes ended with $? >&2"])
-            .through(&["bash", "-c", "\"$@\" | head -n 1; exit ${PIPESTATUS[0]}", "bash"])
+            .crun(&[
+                "--net=none",
+                "--",
+                "sh",
+                "-c",
+                "yes; echo yes ended with $? >&2",
+            ])
+            .through(&[
+                "bash",
+                "-c",
+                "\"$@\" | head -n 1; exit ${PIPESTATUS[0]}",
+                "bash",
+            ])
             .run()
             .exit(0);
         assert_eq!(output.stdout, "y\n", "{output}");
@@ -109,25 +164,38 @@ both! {
                 sleep 0.05; n=$((n+1))
             done
             grep -lE '^State:.Z' /proc/[0-9]*/status 2>/dev/null | wc -l";
-        let run = who.crun(&["--net=none", "--", "sh", "-c", script]).limit(Duration::from_secs(180));
+        let run = who
+            .crun(&["--net=none", "--", "sh", "-c", script])
+            .limit(Duration::from_secs(180));
         assert_eq!(run.run().success(), "0\n", "zombies are left");
     }
 
     fn the_end_of_the_command_ends_everything(who) {
         let marker = format!("daemon-{who:?}-{}", std::process::id());
-        let script = format!("setsid sh -c 'sleep 1000; : {marker}' </dev/null >/dev/null 2>&1 & echo started");
+        let script = format!(
+            "setsid sh -c 'sleep 1000; : {marker}' </dev/null >/dev/null 2>&1 & echo started"
+        );
         let output = who.run(&["--net=none", "--", "sh", "-c", &script]);
         assert_eq!(output.success(), "started\n");
-        eventually("daemons end with the command", A_SECOND, || traces::marked(&marker).is_empty());
+        eventually("daemons end with the command", A_SECOND, || {
+            traces::marked(&marker).is_empty()
+        });
     }
 
     fn a_killed_parent_leaves_nothing(who) {
         let host = Host::new();
         let mounts = host.mounts();
-        let network = if who.has_tun() { "--net=builtin" } else { "--net=none" };
+        let network = if who.has_tun() {
+            "--net=builtin"
+        } else {
+            "--net=none"
+        };
         let run = sleeper(who, &host, network, "killed-parent");
         let traces = Traces::of(run.pid());
-        assert!(traces.processes.len() >= 3 && traces.namespaces.len() >= 6, "{traces:?}");
+        assert!(
+            traces.processes.len() >= 3 && traces.namespaces.len() >= 6,
+            "{traces:?}"
+        );
         run.signal(Signal::KILL);
         assert_killed(run, &traces);
         assert_eq!(host.mounts(), mounts);
@@ -135,12 +203,20 @@ both! {
 
     fn each_process_may_be_killed(who) {
         let host = Host::new();
-        let network = if who.has_tun() { "--net=builtin" } else { "--net=none" };
-        let count = Traces::of(sleeper(who, &host, network, "count").pid()).processes.len();
+        let network = if who.has_tun() {
+            "--net=builtin"
+        } else {
+            "--net=none"
+        };
+        let count = Traces::of(sleeper(who, &host, network, "count").pid())
+            .processes
+            .len();
         for victim in 0..count {
             let run = sleeper(who, &host, network, "each");
             let traces = Traces::of(run.pid());
-            let Some(process) = traces.processes.get(victim) else { continue };
+            let Some(process) = traces.processes.get(victim) else {
+                continue;
+            };
             let pid = rustix::process::Pid::from_raw(process.pid).unwrap();
             rustix::process::kill_process(pid, Signal::KILL).unwrap();
             // Some may be spared (a keeper); then the run goes on and is ended here.
@@ -166,27 +242,37 @@ both! {
     fn a_parent_killed_at_any_moment_leaves_nothing(who) {
         let host = Host::new();
         let mounts = host.mounts();
-        let network = if who.has_tun() { "--net=builtin" } else { "--net=none" };
+        let network = if who.has_tun() {
+            "--net=builtin"
+        } else {
+            "--net=none"
+        };
         let rounds = number_from_env("CRUN_LITE_KILLS", 40);
         for round in 0..rounds {
             let marker = format!("moment-{who:?}-{}-{round}", std::process::id());
-            let run = who.crun(&[network, "--", "sleep", "1000", &marker]).on(&host).spawn();
+            let run = who
+                .crun(&[network, "--", "sh", "-c", "sleep 1000", &marker])
+                .on(&host)
+                .spawn();
             // The moment: from before the first system call to well after the last.
             std::thread::sleep(Duration::from_micros(1500 * round));
             let traces = Traces::of(run.pid());
             run.signal(Signal::KILL);
             drop(run);
-            eventually(&format!("round {round}: no process is left"), A_SECOND, || traces::marked(&marker).is_empty());
+            eventually(
+                &format!("round {round}: no process is left"),
+                A_SECOND,
+                || traces::marked(&marker).is_empty(),
+            );
             traces.assert_gone(A_SECOND);
         }
         assert_eq!(host.mounts(), mounts);
     }
 
     fn many_runs_in_a_row_leave_nothing(who) {
+        need!(who.has_tun(), "{who:?} may not open /dev/net/tun");
         let host = Host::new();
         let mounts = host.mounts();
-        let network = if who.has_tun() { "--net=builtin" } else { "--net=none" };
-        need!(who.has_tun(), "{who:?} may not open /dev/net/tun");
         let folder = who.folder();
         for name in ["home", "run", "tmp"] {
             fs::create_dir(folder.path().join(name)).unwrap();
@@ -195,12 +281,20 @@ both! {
         let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
         let marker = format!("row-{who:?}-{}", std::process::id());
         for round in 0..number_from_env("CRUN_LITE_RUNS", 100) {
-            let run = who.crun(&[network, "--", "true", &marker]).on(&host);
-            let output = run.env("HOME", &at("home")).env("XDG_RUNTIME_DIR", &at("run")).env("TMPDIR", &at("tmp")).run();
+            let run = who
+                .crun(&["--net=builtin", "--", "true", &marker])
+                .on(&host);
+            let output = run
+                .env("HOME", &at("home"))
+                .env("XDG_RUNTIME_DIR", &at("run"))
+                .env("TMPDIR", &at("tmp"))
+                .run();
             assert_eq!(output.code(), Some(0), "round {round}{output}");
             assert_eq!(output.stderr, "", "round {round}{output}");
         }
-        eventually("no process is left", A_SECOND, || traces::marked(&marker).is_empty());
+        eventually("no process is left", A_SECOND, || {
+            traces::marked(&marker).is_empty()
+        });
         assert_eq!(host.mounts(), mounts);
         for name in ["home", "run", "tmp"] {
             let left: Vec<_> = fs::read_dir(at(name)).unwrap().collect();
@@ -214,7 +308,16 @@ both! {
 
     fn runs_side_by_side_do_not_meet(who) {
         let runs: Vec<_> = (0..8)
-            .map(|number| who.crun(&["--net=none", "--", "sh", "-c", &format!("echo {number} > /tmp/f; sleep 0.2; cat /tmp/f")]).spawn())
+            .map(|number| {
+                who.crun(&[
+                    "--net=none",
+                    "--",
+                    "sh",
+                    "-c",
+                    &format!("echo {number} > /tmp/f; sleep 0.2; cat /tmp/f"),
+                ])
+                .spawn()
+            })
             .collect();
         for (number, run) in runs.into_iter().enumerate() {
             assert_eq!(run.finish().success(), format!("{number}\n"));

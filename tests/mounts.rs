@@ -9,7 +9,11 @@ both! {
     fn a_read_only_root_is_read_only(who) {
         let script = "{ touch /file; } 2>&1; mkdir /etc/folder 2>&1; echo x > /dev/null && echo 'devices work'";
         let printed = who.sh(&["--read-only"], script);
-        assert_eq!(printed.matches("Read-only file system").count(), 2, "{printed}");
+        assert_eq!(
+            printed.matches("Read-only file system").count(),
+            2,
+            "{printed}"
+        );
         assert!(printed.contains("devices work"), "{printed}");
         assert_eq!(who.sh(&[], "touch /file && ls /file"), "/file\n");
     }
@@ -18,9 +22,15 @@ both! {
         let folder = who.folder();
         fs::write(folder.path().join("from-host"), "host\n").unwrap();
         let volume = format!("{}:/data", folder.path().display());
-        let printed = who.sh(&["-v", &volume], "cat /data/from-host; echo container > /data/from-container");
+        let printed = who.sh(
+            &["-v", &volume],
+            "cat /data/from-host; echo container > /data/from-container",
+        );
         assert_eq!(printed, "host\n");
-        assert_eq!(fs::read_to_string(folder.path().join("from-container")).unwrap(), "container\n");
+        assert_eq!(
+            fs::read_to_string(folder.path().join("from-container")).unwrap(),
+            "container\n"
+        );
     }
 
     fn read_only_volumes_refuse_writes(who) {
@@ -28,11 +38,20 @@ both! {
         let path = folder.path().to_str().unwrap();
         for options in [
             ["-v".to_owned(), format!("{path}:/data:ro")],
-            ["--mount".to_owned(), format!("type=bind,source={path},destination=/data,ro")],
-            ["--mount".to_owned(), format!("type=bind,src={path},target=/data,readonly")],
+            [
+                "--mount".to_owned(),
+                format!("type=bind,source={path},destination=/data,ro"),
+            ],
+            [
+                "--mount".to_owned(),
+                format!("type=bind,src={path},target=/data,readonly"),
+            ],
         ] {
             let printed = who.sh(&[&options[0], &options[1]], "touch /data/file 2>&1; true");
-            assert!(printed.contains("Read-only file system"), "{options:?}: {printed}");
+            assert!(
+                printed.contains("Read-only file system"),
+                "{options:?}: {printed}"
+            );
             assert_eq!(fs::read_dir(path).unwrap().count(), 0, "{options:?}");
         }
     }
@@ -44,10 +63,26 @@ both! {
         let path = folder.path().to_str().unwrap();
         fs::create_dir(folder.path().join("below")).unwrap();
         let host = Host::new();
-        host.tool(&["mount", "-t", "tmpfs", "-o", "mode=777", "tmpfs", &format!("{path}/below")]);
+        host.tool(&[
+            "mount",
+            "-t",
+            "tmpfs",
+            "-o",
+            "mode=777",
+            "tmpfs",
+            &format!("{path}/below"),
+        ]);
         let volume = format!("{path}:/data:ro");
         let output = who
-            .crun(&["--net=none", "-v", &volume, "--", "sh", "-c", "touch /data/below/file 2>&1; true"])
+            .crun(&[
+                "--net=none",
+                "-v",
+                &volume,
+                "--",
+                "sh",
+                "-c",
+                "touch /data/below/file 2>&1; true",
+            ])
             .on(&host)
             .run();
         let printed = output.success();
@@ -82,9 +117,21 @@ both! {
     fn mounts_carry_no_privileges(who) {
         let folder = who.folder();
         let volume = format!("{}:/data", folder.path().display());
-        let printed = who.sh(&["-v", &volume, "--tmpfs=/scratch"], "cat /proc/self/mountinfo");
-        for target in ["/data", "/scratch", "/proc", "/sys", "/dev/shm", "/dev/mqueue"] {
-            let line = printed.lines().find(|line| line.split(' ').nth(4) == Some(target));
+        let printed = who.sh(
+            &["-v", &volume, "--tmpfs=/scratch"],
+            "cat /proc/self/mountinfo",
+        );
+        for target in [
+            "/data",
+            "/scratch",
+            "/proc",
+            "/sys",
+            "/dev/shm",
+            "/dev/mqueue",
+        ] {
+            let line = printed
+                .lines()
+                .find(|line| line.split(' ').nth(4) == Some(target));
             let line = line.unwrap_or_else(|| panic!("{target} is not mounted: {printed}"));
             let flags: Vec<_> = line.split(' ').nth(5).unwrap().split(',').collect();
             for flag in ["nosuid", "nodev"] {
@@ -100,7 +147,10 @@ both! {
         assert_eq!(printed, "700\n1048576\n");
         let mount = "--mount=type=tmpfs,destination=/scratch,tmpfs-size=1m,tmpfs-mode=700";
         assert_eq!(who.sh(&[mount], script), "700\n1048576\n");
-        assert_eq!(who.sh(&["--tmpfs=/scratch"], "stat -c %a /scratch"), "1777\n");
+        assert_eq!(
+            who.sh(&["--tmpfs=/scratch"], "stat -c %a /scratch"),
+            "1777\n"
+        );
     }
 
     fn a_tmpfs_executes_nothing_unless_asked(who) {
@@ -113,7 +163,10 @@ both! {
         let folder = who.folder();
         fs::write(folder.path().join("file"), "text\n").unwrap();
         let volume = format!("{}:/scratch/inner", folder.path().display());
-        let printed = who.sh(&["--tmpfs=/scratch", "-v", &volume], "ls /scratch; cat /scratch/inner/file");
+        let printed = who.sh(
+            &["--tmpfs=/scratch", "-v", &volume],
+            "ls /scratch; cat /scratch/inner/file",
+        );
         assert_eq!(printed, "inner\ntext\n");
     }
 }

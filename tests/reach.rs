@@ -176,35 +176,72 @@ const WORLD: (Ipv4Addr, Side) = (WORLD_ADDRESS, Side::World);
 both! {
     fn by_default_the_world_and_nothing_of_the_host(who) {
         need!(who.has_tun(), "{who:?} may not open /dev/net/tun");
-        assert_reach(who, "", &[WORLD], &[HOST[0], HOST[1], HOST[2], HOST[3], METADATA]);
+        assert_reach(
+            who,
+            "",
+            &[WORLD],
+            &[HOST[0], HOST[1], HOST[2], HOST[3], METADATA],
+        );
     }
 
     fn the_hosts_loopback_is_behind_the_gateway_when_allowed(who) {
         need!(who.has_tun(), "{who:?} may not open /dev/net/tun");
         let options = ":allow_host_loopback=true";
-        assert_reach(who, options, &[HOST[2], WORLD], &[HOST[0], HOST[1], HOST[3], METADATA]);
+        assert_reach(
+            who,
+            options,
+            &[HOST[2], WORLD],
+            &[HOST[0], HOST[1], HOST[3], METADATA],
+        );
     }
 
     fn the_hosts_addresses_are_reached_when_allowed(who) {
         need!(who.has_tun(), "{who:?} may not open /dev/net/tun");
         let options = ":allow_host_addresses=true";
-        assert_reach(who, options, &[HOST[3], WORLD], &[HOST[0], HOST[1], HOST[2], METADATA]);
+        assert_reach(
+            who,
+            options,
+            &[HOST[3], WORLD],
+            &[HOST[0], HOST[1], HOST[2], METADATA],
+        );
     }
 
     fn link_local_addresses_are_reached_when_allowed(who) {
         need!(who.has_tun(), "{who:?} may not open /dev/net/tun");
         let options = ":allow_link_local=true";
-        assert_reach(who, options, &[METADATA, WORLD], &[HOST[0], HOST[1], HOST[2], HOST[3]]);
+        assert_reach(
+            who,
+            options,
+            &[METADATA, WORLD],
+            &[HOST[0], HOST[1], HOST[2], HOST[3]],
+        );
     }
 
     fn addresses_that_are_no_peers_are_refused(who) {
         need!(who.has_tun(), "{who:?} may not open /dev/net/tun");
         let host = Host::new();
+        need!(
+            host.is_own(),
+            "only a host of the test's own may be sent such packets"
+        );
         let servers = Servers::start(&host);
-        let targets = ["0.0.0.0", "255.255.255.255", "10.0.2.255", "10.0.2.7", "224.0.0.1", "240.0.0.1"];
-        let targets: Vec<_> = targets.iter().map(|text| (text.parse().unwrap(), Side::Host)).collect();
+        let targets = [
+            "0.0.0.0",
+            "255.255.255.255",
+            "10.0.2.255",
+            "10.0.2.7",
+            "224.0.0.1",
+            "240.0.0.1",
+        ];
+        let targets: Vec<_> = targets
+            .iter()
+            .map(|text| (text.parse().unwrap(), Side::Host))
+            .collect();
         let script = probe(&targets, &servers);
-        let output = who.crun(&["--rootfs=/", "--", "sh", "-c", &script]).on(&host).run();
+        let output = who
+            .crun(&["--rootfs=/", "--", "sh", "-c", &script])
+            .on(&host)
+            .run();
         let printed = output.success();
         assert!(!printed.contains("True"), "{printed}");
         assert_eq!(servers.reached(&host, Side::Host), (0, 0), "{printed}");
@@ -218,9 +255,16 @@ both! {
         host.tool(&["ip", "route", "add", "local", "203.0.113.0/24", "dev", "lo"]);
         host.tool(&["ip", "addr", "add", "198.51.100.9/32", "dev", "lo"]);
         let servers = Servers::start(&host);
-        let targets = [Ipv4Addr::new(203, 0, 113, 5), Ipv4Addr::new(198, 51, 100, 9)];
+        let targets = [
+            Ipv4Addr::new(203, 0, 113, 5),
+            Ipv4Addr::new(198, 51, 100, 9),
+        ];
         let script = probe(&targets.map(|address| (address, Side::Host)), &servers);
-        let printed = who.crun(&["--rootfs=/", "--", "sh", "-c", &script]).on(&host).run().success();
+        let printed = who
+            .crun(&["--rootfs=/", "--", "sh", "-c", &script])
+            .on(&host)
+            .run()
+            .success();
         assert!(!printed.contains("True"), "{printed}");
         assert_eq!(servers.reached(&host, Side::Host), (0, 0), "{printed}");
     }
