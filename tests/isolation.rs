@@ -517,6 +517,9 @@ shared
         need!(folder.is_some(), "the host has no static busybox");
         let folder = folder.unwrap();
         let canary = who.folder();
+        // Such a root does serve, without the links.
+        let plain = rootfs::busybox(who).unwrap();
+        who.sh(&[&format!("--rootfs={}", plain.path().display())], "true");
         let before = tree(canary.path());
         for (name, to) in [
             ("proc", ""),

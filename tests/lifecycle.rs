@@ -248,6 +248,7 @@ both! {
             "--net=none"
         };
         let rounds = number_from_env("CRUN_LITE_KILLS", 40);
+        let mut most = 0;
         for round in 0..rounds {
             let marker = format!("moment-{who:?}-{}-{round}", std::process::id());
             let run = who
@@ -257,6 +258,7 @@ both! {
             // The moment: from before the first system call to well after the last.
             std::thread::sleep(Duration::from_micros(1500 * round));
             let traces = Traces::of(run.pid());
+            most = most.max(traces.namespaces.len());
             run.signal(Signal::KILL);
             drop(run);
             eventually(
@@ -267,6 +269,10 @@ both! {
             traces.assert_gone(A_SECOND);
         }
         assert_eq!(host.mounts(), mounts);
+        assert!(
+            most >= 6,
+            "no run came so far as to have namespaces: at most {most}"
+        );
     }
 
     fn many_runs_in_a_row_leave_nothing(who) {

@@ -92,19 +92,20 @@ impl Who {
         self.can(&["sh", "-c", ": <>/dev/net/tun"])
     }
 
-    /// Whether this user has subordinate ids and the programs to map them.
+    /// Whether this user may map ids other than its own: root any, others their
+    /// subordinate ones, with the programs for it.
     pub(crate) fn has_subordinate_ids(self) -> bool {
         let Identity { name, uid, .. } = self.identity();
         let listed = |path: &str| {
-            fs::read_to_string(path).is_ok_and(|text| {
-                text.lines().any(|line| {
-                    line.split(':')
-                        .next()
-                        .is_some_and(|first| first == name || first == uid.to_string())
-                })
-            })
+            let named = |line: &str| {
+                line.split(':')
+                    .next()
+                    .is_some_and(|first| first == name || first == uid.to_string())
+            };
+            fs::read_to_string(path).is_ok_and(|text| text.lines().any(named))
         };
-        super::has_program("newuidmap") && listed("/etc/subuid") && listed("/etc/subgid")
+        self == Self::Root
+            || (super::has_program("newuidmap") && listed("/etc/subuid") && listed("/etc/subgid"))
     }
 
     /// The program, where this user may execute it.
