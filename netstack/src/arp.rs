@@ -7,8 +7,9 @@ use crate::host::Host;
 use crate::link::{Link, RxFrame, TxOffload};
 
 /// Answers a request for one of our addresses. Replies and gratuitous requests
-/// teach us nothing: the container's MAC is learnt from every frame.
-pub(crate) fn input(config: &Config, link: &Link, frame: &RxFrame<'_>, host: &mut impl Host) {
+/// teach us nothing: the container's MAC is learnt from requests that it makes
+/// with its own address, and from every IPv4 frame.
+pub(crate) fn input(config: &Config, link: &mut Link, frame: &RxFrame<'_>, host: &mut impl Host) {
     let Ok(packet) = ArpPacket::new_checked(frame.payload) else {
         return;
     };
@@ -26,6 +27,9 @@ pub(crate) fn input(config: &Config, link: &Link, frame: &RxFrame<'_>, host: &mu
     // A request that claims our own address (or none: RFC 5227 probe of ours) gets no answer.
     if !ours || source_protocol_addr == target_protocol_addr || !source_hardware_addr.is_unicast() {
         return;
+    }
+    if source_protocol_addr == config.container {
+        link.learn(source_hardware_addr);
     }
     let reply = ArpRepr::EthernetIpv4 {
         operation: ArpOperation::Reply,

@@ -9,7 +9,8 @@
 //! and carries the container's identifier again.
 //!
 //! Errors quote the packet that they are about as far as RFC 1812, 4.3.2.3
-//! wants (at most 576 bytes in all), and are never sent about ICMP errors.
+//! wants (at most 576 bytes in all), and are never sent about ICMP errors nor
+//! about packets for many.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -196,6 +197,17 @@ impl Stack {
         );
     }
 
+    /// Whether `address` is a multicast or a broadcast address of the container's network.
+    fn is_group(&self, address: Ipv4Addr) -> bool {
+        let host = u32::MAX
+            .checked_shr(self.config.prefix_len.into())
+            .unwrap_or(0);
+        let network_broadcast = Ipv4Addr::from(u32::from(self.config.container) | host);
+        address.is_multicast()
+            || address.is_broadcast()
+            || (host > 1 && address == network_broadcast)
+    }
+
     /// Tells the container that `original`, a packet of its own, goes nowhere.
     pub(crate) fn unreachable<H: Host>(
         &mut self,
@@ -206,6 +218,10 @@ impl Stack {
         let Ok(packet) = ipv4::parse(original) else {
             return;
         };
+        // RFC 1122, 3.2.2: no errors about packets for many.
+        if self.is_group(packet.destination) {
+            return;
+        }
         let quote = original.get(
             ..original
                 .len()

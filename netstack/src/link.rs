@@ -108,7 +108,9 @@ impl Link {
         };
         let ethernet = EthernetFrame::new_checked(frame).ok()?;
         let destination = ethernet.dst_addr();
-        if destination != self.mac && destination.is_unicast() {
+        // Nothing but ARP comes as a broadcast (RFC 1122, 3.3.6).
+        let broadcast = !destination.is_unicast() && ethernet.ethertype() == EthernetProtocol::Arp;
+        if destination != self.mac && !broadcast {
             return None;
         }
         let (checksum, udp_segment) = match header {

@@ -90,10 +90,7 @@ impl Stack {
             return;
         };
         match frame.ethertype {
-            EthernetProtocol::Arp => {
-                self.link.learn(frame.source);
-                arp::input(&self.config, &self.link, &frame, host);
-            }
+            EthernetProtocol::Arp => arp::input(&self.config, &mut self.link, &frame, host),
             EthernetProtocol::Ipv4 => {
                 let packet = match ipv4::parse(frame.payload) {
                     Ok(packet) if packet.source == self.config.container => packet,

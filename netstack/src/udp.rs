@@ -33,6 +33,9 @@ const HEADER_LEN: usize = 8;
 const ONE_WAY_IDLE: Duration = Duration::from_secs(30);
 /// Idle time of a flow that has been answered.
 const TWO_WAY_IDLE: Duration = Duration::from_secs(120);
+/// A query that follows an unanswered one after this long is a repetition;
+/// before, it is another question (A and AAAA are asked for at once).
+const DNS_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a DNS query may stay unanswered.
 const DNS_IDLE: Duration = Duration::from_secs(15);
 
@@ -57,7 +60,7 @@ pub(crate) struct UdpFlow {
 
 #[derive(Debug, Default)]
 struct DnsExchange {
-    unanswered: u16,
+    unanswered: usize,
     resolver: usize,
 }
 
@@ -102,17 +105,20 @@ impl Stack {
         let Some((_, flow)) = self.flows.udp_mut(id) else {
             return;
         };
-        flow.last_used = now;
         if let Some(dns) = &mut flow.dns {
-            if dns.unanswered > 0 {
-                // An impatient client: the next resolver may know.
+            if dns.unanswered > 0 && now >= flow.last_used + DNS_PATIENCE {
+                // The next resolver may know; the last one is given up.
+                dns.unanswered = 0;
                 dns.resolver = (dns.resolver + 1) % self.config.resolvers.len().max(1);
                 if let Some(next) = self.config.resolvers.get(dns.resolver) {
                     flow.target = *next;
                 }
             }
-            dns.unanswered = dns.unanswered.saturating_add(1);
+            dns.unanswered = dns
+                .unanswered
+                .saturating_add(datagrams(datagram.payload.len(), segment));
         }
+        flow.last_used = now;
         let (mapping, target) = (flow.mapping, flow.target);
         let size = if segment == 0 {
             datagram.payload.len().max(1)
@@ -287,7 +293,9 @@ impl Stack {
         flow.last_used = now;
         flow.two_way = true;
         let done = flow.dns.as_mut().is_some_and(|dns| {
-            dns.unanswered = dns.unanswered.saturating_sub(1);
+            dns.unanswered = dns
+                .unanswered
+                .saturating_sub(datagrams(payload.len(), segment));
             dns.unanswered == 0
         });
         let (IpAddr::V4(source), IpAddr::V4(destination)) = (remote.ip(), key.container.ip())
@@ -365,6 +373,15 @@ impl Stack {
         } else {
             self.timers.arm(&mut self.flows, id, expires);
         }
+    }
+}
+
+/// How many datagrams of `segment` bytes (0: one of any length) are in `len`.
+fn datagrams(len: usize, segment: u16) -> usize {
+    if segment == 0 {
+        1
+    } else {
+        len.div_ceil(usize::from(segment)).max(1)
     }
 }
 

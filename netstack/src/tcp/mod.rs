@@ -26,13 +26,13 @@
 //!
 //! **Liveness.** A half-closed flow is probed on both sides after
 //! [`HALF_CLOSED_IDLE`]; an established one after [`ESTABLISHED_IDLE`] (RFC 9293,
-//! 3.8.4). A container that answers neither probes nor retransmissions for
-//! [`SILENCE`] loses the flow.
+//! 3.8.4). A container that answers no probe for [`SILENCE`], or no retransmission
+//! for [`UNACKNOWLEDGED`], loses the flow.
 
 mod engine;
 
 use smoltcp::time::{Duration, Instant};
-use smoltcp::wire::TcpPacket;
+use smoltcp::wire::{Ipv4Packet, TcpPacket};
 
 use engine::Endpoint;
 pub(crate) use engine::Engine;
@@ -52,10 +52,13 @@ const ESTABLISHED_IDLE: Duration = Duration::from_secs(7200);
 const HALF_CLOSED_IDLE: Duration = Duration::from_secs(30);
 /// Time between probes.
 const PROBE_INTERVAL: Duration = Duration::from_secs(15);
-/// How long the container may stay silent when it owes an answer.
+/// How long the container may stay silent when it is probed, or owes the last
+/// segment of the handshake.
 const SILENCE: Duration = Duration::from_secs(60);
-/// Longest SYN that is kept: IPv4 and TCP headers with all their options.
-const MAX_SYN: usize = 120;
+/// How long it may stay silent when it owes an acknowledgement (RFC 9293,
+/// 3.8.3: R2 of at least 100 s). Retransmissions and probes of a shut window
+/// back off to one a minute: two of them may be lost.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(130);
 /// Bytes moved from one host socket per pump, so that one flow cannot starve
 /// the others.
 const PUMP_BUDGET: usize = 1 << 20;
@@ -97,9 +100,9 @@ enum Phase {
 }
 
 impl TcpFlow {
-    fn new(syn: &[u8], resolver: Option<usize>, now: Instant) -> Self {
+    fn new(syn: Box<[u8]>, resolver: Option<usize>, now: Instant) -> Self {
         Self {
-            phase: Phase::Connecting { syn: syn.into() },
+            phase: Phase::Connecting { syn },
             relay: Relay::new(resolver, now),
         }
     }
@@ -121,8 +124,11 @@ impl Relay {
     }
 
     /// When the flow's liveness has to be looked at.
-    fn liveness_deadline(&self) -> Instant {
-        if let Some(since) = self.waiting_since.or(self.probing_since) {
+    fn liveness_deadline(&self, established: bool) -> Instant {
+        if let Some(since) = self.waiting_since {
+            let patience = if established { UNACKNOWLEDGED } else { SILENCE };
+            since.max(self.last_heard) + patience
+        } else if let Some(since) = self.probing_since {
             since.max(self.last_heard) + SILENCE
         } else if self.host_shut || self.host_finished {
             self.last_heard + HALF_CLOSED_IDLE
@@ -157,7 +163,7 @@ impl Stack {
             (packet.destination, segment.dst_port()).into(),
         );
         if let Some(id) = self.flows.find(&key) {
-            self.tcp_segment(now, id, packet.whole, segment.syn() && !segment.ack(), host);
+            self.tcp_segment(now, id, packet, segment.syn() && !segment.ack(), host);
         } else if segment.syn() && !segment.ack() && !segment.rst() && !segment.fin() {
             self.tcp_open(now, key, packet, host);
         } else {
@@ -169,21 +175,40 @@ impl Stack {
         &mut self,
         now: Instant,
         id: FlowId,
-        whole: &[u8],
+        packet: &ipv4::Packet<'_>,
         syn: bool,
         host: &mut H,
     ) {
         let Some((_, TcpFlow { phase, relay })) = self.flows.tcp_mut(id) else {
             return;
         };
-        relay.last_heard = now;
-        if let Phase::Open(endpoint) = phase {
-            self.engine.segment(endpoint, now, whole, &self.link, host);
-            self.tcp_pump(now, id, host);
-        } else if !syn {
-            // Not a retransmitted SYN: the container has given up on the connection.
-            self.tcp_drop(id, Close::Reset, host);
-            self.engine.refuse(now, whole, &self.link, host);
+        match phase {
+            // The container may have forgotten the connection: a probe brings a
+            // reset then, and its next SYN is a new flow's (RFC 9293, 3.10.7.4;
+            // smoltcp ignores a SYN in a synchronized state).
+            Phase::Open(endpoint) if syn && endpoint.is_established() => {
+                relay.probing_since.get_or_insert(now);
+                endpoint.set_keep_alive(Some(PROBE_INTERVAL));
+                self.tcp_pump(now, id, host);
+            }
+            Phase::Open(endpoint) => {
+                relay.last_heard = now;
+                self.engine
+                    .segment(endpoint, now, packet.whole, &self.link, host);
+                self.tcp_pump(now, id, host);
+            }
+            // Closing a socket in SYN-SENT says nothing: a SYN that is not the
+            // same again is a new connection from the same port.
+            Phase::Connecting { syn: held } if syn => {
+                if let Some(latest) = without_payload(packet) {
+                    *held = latest;
+                }
+            }
+            Phase::Connecting { .. } => {
+                // The container has given up on the connection.
+                self.tcp_drop(id, Close::Reset, host);
+                self.engine.refuse(now, packet.whole, &self.link, host);
+            }
         }
     }
 
@@ -207,14 +232,14 @@ impl Stack {
                 return self.unreachable(packet.whole, Unreachable::Prohibited, host);
             }
         };
-        let Some(syn) = packet.whole.get(..packet.whole.len().min(MAX_SYN)) else {
-            return;
-        };
-        // A SYN with data (TCP Fast Open) would be cut: the peer sends the data again.
-        if syn.len() < packet.whole.len() || self.half_open >= self.config.limits.max_half_open {
+        if self.half_open >= self.config.limits.max_half_open {
             self.stats.over_limit += 1;
             return self.engine.refuse(now, packet.whole, &self.link, host);
         }
+        let Some(syn) = without_payload(packet) else {
+            self.stats.dropped += 1;
+            return;
+        };
         let Some(id) = self
             .flows
             .insert(key, Flow::Tcp(Box::new(TcpFlow::new(syn, resolver, now))))
@@ -359,11 +384,9 @@ impl Stack {
             relay.host_shut = true;
         }
 
-        while !failed
-            && relay.host_readable
-            && !relay.host_finished
-            && budget_left > 0
-            && endpoint.can_fill()
+        // What came before a reset is still to be read, and worth reading.
+        relay.host_readable |= failed;
+        while relay.host_readable && !relay.host_finished && budget_left > 0 && endpoint.can_fill()
         {
             let read_closed = relay.host_read_closed;
             let io = endpoint.fill(|space| {
@@ -390,15 +413,17 @@ impl Stack {
                     relay.host_finished = true;
                     endpoint.close();
                 }
-                Some(Io::Failed(_)) => failed = true,
+                Some(Io::Failed(_)) => {
+                    failed = true;
+                    break;
+                }
                 None => break,
             }
         }
-        if failed {
-            endpoint.abort();
-        }
         self.engine.egress(endpoint, now, &self.link, host);
         if failed {
+            endpoint.abort();
+            self.engine.egress(endpoint, now, &self.link, host);
             return self.tcp_drop(id, Close::Reset, host);
         }
         if endpoint.is_finished() || endpoint.is_gone() {
@@ -420,7 +445,7 @@ impl Stack {
             (false, Some(_)) => relay.waiting_since = None,
             _ => {}
         }
-        let mut deadline = relay.liveness_deadline();
+        let mut deadline = relay.liveness_deadline(endpoint.is_established());
         if let Some(at) = self.engine.deadline(endpoint, now) {
             deadline = deadline.min(at);
         }
@@ -444,7 +469,7 @@ impl Stack {
                 endpoint.set_keep_alive(None);
             }
         }
-        if now >= relay.liveness_deadline() {
+        if now >= relay.liveness_deadline(endpoint.is_established()) {
             if relay.waiting_since.or(relay.probing_since).is_some() {
                 endpoint.abort();
                 self.engine.egress(endpoint, now, &self.link, host);
@@ -468,4 +493,20 @@ impl Stack {
         }
         host.close(id, how);
     }
+}
+
+/// The headers of a SYN as a packet of its own. Data that comes with it (TCP
+/// Fast Open, RFC 7413) is left to be sent again, as by any server without cookies.
+fn without_payload(packet: &ipv4::Packet<'_>) -> Option<Box<[u8]>> {
+    let headers = packet.whole.len() - packet.payload.len();
+    let segment = TcpPacket::new_checked(packet.payload).ok()?;
+    let syn = packet
+        .whole
+        .get(..headers + usize::from(segment.header_len()))?;
+    let mut syn: Box<[u8]> = syn.into();
+    let total = ipv4::len16(syn.len());
+    let mut view = Ipv4Packet::new_unchecked(&mut syn[..]);
+    view.set_total_len(total);
+    view.fill_checksum();
+    Some(syn)
 }

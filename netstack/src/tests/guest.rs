@@ -1,0 +1,233 @@
+//! The container's kernel: a smoltcp interface on the link.
+
+use std::collections::VecDeque;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::num::NonZeroUsize;
+
+use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
+use smoltcp::phy::{Checksum, Device, DeviceCapabilities, Medium, PacketMeta, RxToken, TxToken};
+use smoltcp::socket::tcp::{RecvError, Socket, SocketBuffer, State};
+use smoltcp::time::Instant;
+use smoltcp::wire::{EthernetAddress, HardwareAddress, IpAddress, IpCidr};
+
+use super::frames::{ETHERNET, GATEWAY, GUEST, GUEST_MAC};
+use crate::LinkConfig;
+
+/// First local port of the guest's sockets; frames made by hand use those below.
+pub(super) const FIRST_PORT: u16 = 40_000;
+
+/// What a read on the guest's socket gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Read {
+    Data(Vec<u8>),
+    Nothing,
+    End,
+    /// Reset, or never connected.
+    Gone,
+}
+
+pub(super) struct Guest {
+    iface: Interface,
+    sockets: SocketSet<'static>,
+    wire: Wire,
+    next_port: u16,
+}
+
+impl Guest {
+    pub(super) fn new(link: LinkConfig, now: Instant) -> Self {
+        let mut wire = Wire::new(link);
+        let mut config = Config::new(HardwareAddress::Ethernet(EthernetAddress(GUEST_MAC)));
+        config.random_seed = 7;
+        let mut iface = Interface::new(config, &mut wire, now);
+        iface.update_ip_addrs(|addresses| {
+            addresses
+                .push(IpCidr::new(IpAddress::Ipv4(GUEST), 24))
+                .unwrap();
+        });
+        iface.routes_mut().add_default_ipv4_route(GATEWAY).unwrap();
+        Self {
+            iface,
+            sockets: SocketSet::new(Vec::new()),
+            wire,
+            next_port: FIRST_PORT,
+        }
+    }
+
+    /// Begins to connect from the next port.
+    pub(super) fn connect(&mut self, to: SocketAddrV4, buffer: usize) -> SocketHandle {
+        let port = self.next_port;
+        self.next_port = if port == u16::MAX {
+            FIRST_PORT
+        } else {
+            port + 1
+        };
+        self.connect_from(port, to, buffer)
+    }
+
+    pub(super) fn connect_from(
+        &mut self,
+        port: u16,
+        to: SocketAddrV4,
+        buffer: usize,
+    ) -> SocketHandle {
+        let ring = || SocketBuffer::new(vec![0; buffer]);
+        let mut socket = Socket::new(ring(), ring());
+        socket.set_nagle_enabled(false);
+        socket
+            .connect(
+                self.iface.context(),
+                (IpAddress::Ipv4(*to.ip()), to.port()),
+                (IpAddress::Ipv4(GUEST), port),
+            )
+            .unwrap();
+        self.sockets.add(socket)
+    }
+
+    pub(super) fn tcp(&mut self, handle: SocketHandle) -> &mut Socket<'static> {
+        self.sockets.get_mut(handle)
+    }
+
+    pub(super) fn state(&self, handle: SocketHandle) -> State {
+        self.sockets.get::<Socket<'_>>(handle).state()
+    }
+
+    pub(super) fn port(&self, handle: SocketHandle) -> u16 {
+        self.sockets
+            .get::<Socket<'_>>(handle)
+            .local_endpoint()
+            .map_or(0, |endpoint| endpoint.port)
+    }
+
+    pub(super) fn write(&mut self, handle: SocketHandle, data: &[u8]) -> usize {
+        self.tcp(handle).send_slice(data).unwrap_or(0)
+    }
+
+    pub(super) fn read(&mut self, handle: SocketHandle) -> Read {
+        let mut data = Vec::new();
+        loop {
+            let got = self.tcp(handle).recv(|bytes| {
+                data.extend_from_slice(bytes);
+                (bytes.len(), bytes.len())
+            });
+            match got {
+                Ok(0) if data.is_empty() => return Read::Nothing,
+                Ok(0) => return Read::Data(data),
+                Ok(_) => {}
+                Err(_) if !data.is_empty() => return Read::Data(data),
+                Err(RecvError::Finished) => return Read::End,
+                Err(RecvError::InvalidState) => {
+                    // Not yet connected is nothing to read either.
+                    return match self.state(handle) {
+                        State::SynSent | State::SynReceived => Read::Nothing,
+                        _ => Read::Gone,
+                    };
+                }
+            }
+        }
+    }
+
+    /// Forgets a socket without a word, as a container that is killed does.
+    pub(super) fn forget(&mut self, handle: SocketHandle) {
+        self.sockets.remove(handle);
+    }
+
+    /// A frame for the container.
+    pub(super) fn receive(&mut self, frame: Vec<u8>) {
+        self.wire.incoming.push_back(frame);
+    }
+
+    /// Runs the interface; frames that it sends, with the size of the segments
+    /// that a super-segment is to be cut into.
+    pub(super) fn poll(&mut self, now: Instant) -> Vec<(Vec<u8>, Option<u16>)> {
+        self.iface.poll(now, &mut self.wire, &mut self.sockets);
+        self.wire.outgoing.drain(..).collect()
+    }
+
+    pub(super) fn poll_at(&mut self, now: Instant) -> Option<Instant> {
+        self.iface.poll_at(now, &self.sockets)
+    }
+}
+
+struct Wire {
+    capabilities: DeviceCapabilities,
+    incoming: VecDeque<Vec<u8>>,
+    outgoing: Vec<(Vec<u8>, Option<u16>)>,
+}
+
+impl Wire {
+    fn new(link: LinkConfig) -> Self {
+        let mut capabilities = DeviceCapabilities::default();
+        capabilities.medium = Medium::Ethernet;
+        capabilities.max_transmission_unit = ETHERNET + usize::from(link.mtu);
+        if link.vnet_header {
+            // Left to the link when sending, verified when receiving.
+            capabilities.checksum.tcp = Checksum::Rx;
+            if link.tso {
+                capabilities.segmentation.tcpv4 = NonZeroUsize::new(65_535);
+            }
+        }
+        Self {
+            capabilities,
+            incoming: VecDeque::new(),
+            outgoing: Vec::new(),
+        }
+    }
+}
+
+struct Incoming(Vec<u8>);
+
+struct Outgoing<'a> {
+    frames: &'a mut Vec<(Vec<u8>, Option<u16>)>,
+    segment: Option<u16>,
+}
+
+impl Device for Wire {
+    type RxToken<'a> = Incoming;
+    type TxToken<'a> = Outgoing<'a>;
+
+    fn receive(&mut self, _: Instant) -> Option<(Incoming, Outgoing<'_>)> {
+        let frame = self.incoming.pop_front()?;
+        Some((
+            Incoming(frame),
+            Outgoing {
+                frames: &mut self.outgoing,
+                segment: None,
+            },
+        ))
+    }
+
+    fn transmit(&mut self, _: Instant) -> Option<Outgoing<'_>> {
+        Some(Outgoing {
+            frames: &mut self.outgoing,
+            segment: None,
+        })
+    }
+
+    fn capabilities(&self) -> DeviceCapabilities {
+        self.capabilities.clone()
+    }
+}
+
+impl RxToken for Incoming {
+    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
+        f(&self.0)
+    }
+}
+
+impl TxToken for Outgoing<'_> {
+    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
+        let mut frame = vec![0; len];
+        let result = f(&mut frame);
+        self.frames.push((frame, self.segment));
+        result
+    }
+
+    fn set_meta(&mut self, meta: PacketMeta) {
+        self.segment = meta.segmentation_offload_size.map(|size| size.get());
+    }
+}
+
+/// The address of a remote in documentation networks (RFC 5737).
+pub(super) fn remote(last: u8, port: u16) -> SocketAddrV4 {
+    SocketAddrV4::new(Ipv4Addr::new(198, 51, 100, last), port)
+}

@@ -1,0 +1,427 @@
+//! A host whose sockets are in memory, with a kernel's bounds and edges.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+
+use smoltcp::time::{Duration, Instant};
+
+use crate::{Close, FlowId, Host, HostError, Io, Readiness};
+
+/// What becomes of an attempt to connect.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Outcome {
+    Accept(Duration),
+    Fail(Duration, HostError),
+    /// `connect` itself fails.
+    Immediate(HostError),
+    /// Nothing is heard of it again.
+    Never,
+}
+
+/// A call that can be made to fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Call {
+    Connect,
+    Send,
+    Receive,
+    UdpOpen,
+    UdpSend,
+    EchoOpen,
+    EchoSend,
+}
+
+/// News of the host for the stack.
+#[derive(Debug, Clone)]
+pub(super) enum Event {
+    Connected(FlowId),
+    Failed(FlowId, HostError),
+    Ready(FlowId, Readiness),
+}
+
+/// A TCP socket and the far end of its connection.
+#[derive(Debug)]
+pub(super) struct Tcp {
+    pub(super) to: SocketAddr,
+    pub(super) connecting: bool,
+    /// The kernel's send buffer; the far end takes from it.
+    outgoing: VecDeque<u8>,
+    outgoing_cap: usize,
+    /// The kernel's receive buffer; the far end puts into it.
+    incoming: VecDeque<u8>,
+    incoming_cap: usize,
+    /// Everything that the far end has read.
+    pub(super) received: Vec<u8>,
+    /// The far end reads by itself.
+    pub(super) reads: bool,
+    /// The far end has ended its direction.
+    ended: bool,
+    /// The connection is broken (`sk_err`).
+    error: Option<HostError>,
+    /// Our direction was shut down.
+    pub(super) shut: bool,
+    /// A write found no room: its end is announced.
+    wants_room: bool,
+    pub(super) keepalive: Option<(Duration, Duration)>,
+    /// Most bytes moved by one call.
+    pub(super) chop: usize,
+}
+
+#[derive(Debug)]
+pub(super) enum Socket {
+    Tcp(Box<Tcp>),
+    Udp,
+    Echo(IpAddr),
+}
+
+/// A socket that the stack has closed.
+#[derive(Debug)]
+pub(super) struct Closed {
+    pub(super) how: Close,
+    pub(super) socket: Socket,
+}
+
+#[derive(Debug)]
+pub(super) struct FakeHost {
+    pub(super) now: Instant,
+    /// What the stack has sent, not yet on the link.
+    pub(super) frames: VecDeque<Vec<u8>>,
+    pub(super) open: BTreeMap<FlowId, Socket>,
+    pub(super) closed: BTreeMap<FlowId, Closed>,
+    pub(super) outcomes: HashMap<SocketAddr, Outcome>,
+    pub(super) default_outcome: Outcome,
+    pub(super) local: HashSet<IpAddr>,
+    pub(super) events: BTreeMap<(Instant, u64), Event>,
+    sequence: u64,
+    /// How many more of these calls succeed before one fails.
+    pub(super) faults: HashMap<Call, (u32, HostError)>,
+    /// Every destination that a TCP socket was aimed at.
+    pub(super) connects: Vec<SocketAddr>,
+    pub(super) datagrams: Vec<(FlowId, SocketAddr, Vec<u8>)>,
+    pub(super) echoes: Vec<(FlowId, IpAddr, u16, Vec<u8>)>,
+    /// Sizes of new TCP sockets' buffers, out and in.
+    pub(super) buffers: (usize, usize),
+    pub(super) chop: usize,
+    /// New far ends read by themselves.
+    pub(super) reads: bool,
+}
+
+impl FakeHost {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            now,
+            frames: VecDeque::new(),
+            open: BTreeMap::new(),
+            closed: BTreeMap::new(),
+            outcomes: HashMap::new(),
+            default_outcome: Outcome::Accept(Duration::from_millis(1)),
+            local: HashSet::new(),
+            events: BTreeMap::new(),
+            sequence: 0,
+            faults: HashMap::new(),
+            connects: Vec::new(),
+            datagrams: Vec::new(),
+            echoes: Vec::new(),
+            buffers: (256 << 10, 256 << 10),
+            chop: usize::MAX,
+            reads: true,
+        }
+    }
+
+    /// News for the stack; readiness that it has not been told of yet is told
+    /// at once, as by epoll(7).
+    pub(super) fn event(&mut self, after: Duration, event: Event) {
+        if let Event::Ready(flow, new) = event {
+            for pending in self.events.values_mut() {
+                if let Event::Ready(other, ready) = pending
+                    && *other == flow
+                {
+                    ready.readable |= new.readable;
+                    ready.writable |= new.writable;
+                    ready.read_closed |= new.read_closed;
+                    return;
+                }
+            }
+        }
+        self.sequence += 1;
+        self.events.insert((self.now + after, self.sequence), event);
+    }
+
+    fn fault(&mut self, call: Call) -> Option<HostError> {
+        let (left, error) = self.faults.get_mut(&call)?;
+        let error = *error;
+        if *left > 0 {
+            *left -= 1;
+            return None;
+        }
+        self.faults.remove(&call);
+        Some(error)
+    }
+
+    pub(super) fn tcp(&mut self, flow: FlowId) -> &mut Tcp {
+        match self.open.get_mut(&flow) {
+            Some(Socket::Tcp(tcp)) => tcp,
+            other => panic!("{flow:?} is not an open TCP socket but {other:?}"),
+        }
+    }
+
+    /// The open TCP socket aimed at `to`, if there is one.
+    pub(super) fn flow_to(&self, to: SocketAddr) -> Option<FlowId> {
+        self.open
+            .iter()
+            .find(|(_, socket)| matches!(socket, Socket::Tcp(tcp) if tcp.to == to))
+            .map(|(id, _)| *id)
+    }
+
+    /// The far end sends; how much the kernel took.
+    pub(super) fn far_write(&mut self, flow: FlowId, data: &[u8]) -> usize {
+        let Some(Socket::Tcp(tcp)) = self.open.get_mut(&flow) else {
+            return 0;
+        };
+        if tcp.ended || tcp.error.is_some() {
+            return 0;
+        }
+        let n = data.len().min(tcp.incoming_cap - tcp.incoming.len());
+        tcp.incoming.extend(&data[..n]);
+        if n > 0 {
+            let readable = Readiness {
+                readable: true,
+                ..Readiness::default()
+            };
+            self.event(Duration::ZERO, Event::Ready(flow, readable));
+        }
+        n
+    }
+
+    /// The far end reads everything there is.
+    pub(super) fn far_read(&mut self, flow: FlowId) {
+        let Some(Socket::Tcp(tcp)) = self.open.get_mut(&flow) else {
+            return;
+        };
+        tcp.received.extend(tcp.outgoing.drain(..));
+        if std::mem::take(&mut tcp.wants_room) {
+            let writable = Readiness {
+                writable: true,
+                ..Readiness::default()
+            };
+            self.event(Duration::ZERO, Event::Ready(flow, writable));
+        }
+    }
+
+    /// The far end ends its direction.
+    pub(super) fn far_close(&mut self, flow: FlowId) {
+        if let Some(Socket::Tcp(tcp)) = self.open.get_mut(&flow)
+            && !tcp.ended
+        {
+            tcp.ended = true;
+            let closed = Readiness {
+                readable: true,
+                read_closed: true,
+                ..Readiness::default()
+            };
+            self.event(Duration::ZERO, Event::Ready(flow, closed));
+        }
+    }
+
+    /// The far end resets the connection, or it breaks on its way.
+    pub(super) fn far_reset(&mut self, flow: FlowId, error: HostError) {
+        if let Some(Socket::Tcp(tcp)) = self.open.get_mut(&flow) {
+            tcp.error = Some(error);
+            tcp.outgoing.clear();
+            // EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLHUP | EPOLLERR
+            let broken = Readiness {
+                readable: true,
+                writable: true,
+                read_closed: true,
+            };
+            self.event(Duration::ZERO, Event::Ready(flow, broken));
+        }
+    }
+
+    fn insert(&mut self, flow: FlowId, socket: Socket) {
+        assert!(
+            !self.closed.contains_key(&flow),
+            "the id of a closed flow is not used again"
+        );
+        assert!(
+            self.open.insert(flow, socket).is_none(),
+            "one socket per flow"
+        );
+    }
+}
+
+impl Host for FakeHost {
+    fn transmit<R>(&mut self, len: usize, fill: impl FnOnce(&mut [u8]) -> R) -> R {
+        assert!(self.frames.len() < 100_000, "the stack sends without end");
+        let mut frame = vec![0xa5; len];
+        let result = fill(&mut frame);
+        self.frames.push_back(frame);
+        result
+    }
+
+    fn is_local(&mut self, addr: IpAddr) -> bool {
+        self.local.contains(&addr)
+    }
+
+    fn tcp_connect(&mut self, flow: FlowId, to: SocketAddr) -> Result<(), HostError> {
+        self.connects.push(to);
+        if let Some(error) = self.fault(Call::Connect) {
+            return Err(error);
+        }
+        match *self.outcomes.get(&to).unwrap_or(&self.default_outcome) {
+            Outcome::Immediate(error) => return Err(error),
+            Outcome::Accept(after) => self.event(after, Event::Connected(flow)),
+            Outcome::Fail(after, error) => self.event(after, Event::Failed(flow, error)),
+            Outcome::Never => {}
+        }
+        let (outgoing_cap, incoming_cap) = self.buffers;
+        let (reads, chop) = (self.reads, self.chop);
+        self.insert(
+            flow,
+            Socket::Tcp(Box::new(Tcp {
+                to,
+                connecting: true,
+                outgoing: VecDeque::new(),
+                outgoing_cap,
+                incoming: VecDeque::new(),
+                incoming_cap,
+                received: Vec::new(),
+                reads,
+                ended: false,
+                error: None,
+                shut: false,
+                wants_room: false,
+                keepalive: None,
+                chop,
+            })),
+        );
+        Ok(())
+    }
+
+    fn tcp_send(&mut self, flow: FlowId, data: &[u8]) -> Io {
+        assert!(!data.is_empty(), "an empty write is a wasted call");
+        if let Some(error) = self.fault(Call::Send) {
+            return Io::Failed(error);
+        }
+        let tcp = self.tcp(flow);
+        assert!(!tcp.connecting && !tcp.shut);
+        if let Some(error) = tcp.error {
+            return Io::Failed(error);
+        }
+        let room = tcp.outgoing_cap - tcp.outgoing.len();
+        let n = data.len().min(room).min(tcp.chop);
+        if n < data.len() {
+            tcp.wants_room = true;
+        }
+        tcp.outgoing.extend(&data[..n]);
+        let chopped = n < data.len() && n < room;
+        if tcp.reads {
+            self.far_read(flow);
+        } else if chopped {
+            let writable = Readiness {
+                writable: true,
+                ..Readiness::default()
+            };
+            self.event(Duration::from_micros(5), Event::Ready(flow, writable));
+        }
+        if n == 0 { Io::WouldBlock } else { Io::Done(n) }
+    }
+
+    fn tcp_receive(&mut self, flow: FlowId, buffer: &mut [u8]) -> Io {
+        assert!(!buffer.is_empty(), "an empty read is taken for the end");
+        if let Some(error) = self.fault(Call::Receive) {
+            return Io::Failed(error);
+        }
+        let tcp = self.tcp(flow);
+        assert!(!tcp.connecting);
+        if tcp.incoming.is_empty() {
+            return match tcp.error {
+                Some(error) => Io::Failed(error),
+                None if tcp.ended => Io::Closed,
+                None => Io::WouldBlock,
+            };
+        }
+        let n = buffer.len().min(tcp.incoming.len()).min(tcp.chop);
+        for (to, from) in buffer.iter_mut().zip(tcp.incoming.drain(..n)) {
+            *to = from;
+        }
+        if n < buffer.len() && !tcp.incoming.is_empty() {
+            let readable = Readiness {
+                readable: true,
+                ..Readiness::default()
+            };
+            self.event(Duration::from_micros(5), Event::Ready(flow, readable));
+        }
+        Io::Done(n)
+    }
+
+    fn tcp_shutdown(&mut self, flow: FlowId) {
+        let tcp = self.tcp(flow);
+        assert!(!tcp.connecting && !tcp.shut);
+        tcp.shut = true;
+    }
+
+    fn tcp_keepalive(&mut self, flow: FlowId, idle: Duration, interval: Duration) {
+        self.tcp(flow).keepalive = Some((idle, interval));
+    }
+
+    fn udp_open(&mut self, flow: FlowId, _: IpAddr) -> Result<(), HostError> {
+        if let Some(error) = self.fault(Call::UdpOpen) {
+            return Err(error);
+        }
+        self.insert(flow, Socket::Udp);
+        Ok(())
+    }
+
+    fn udp_send(&mut self, flow: FlowId, to: SocketAddr, payload: &[u8]) -> Result<(), HostError> {
+        if let Some(error) = self.fault(Call::UdpSend) {
+            return Err(error);
+        }
+        assert!(matches!(self.open.get(&flow), Some(Socket::Udp)));
+        self.datagrams.push((flow, to, payload.to_vec()));
+        Ok(())
+    }
+
+    fn echo_open(&mut self, flow: FlowId, to: IpAddr) -> Result<(), HostError> {
+        if let Some(error) = self.fault(Call::EchoOpen) {
+            return Err(error);
+        }
+        self.insert(flow, Socket::Echo(to));
+        Ok(())
+    }
+
+    fn echo_send(
+        &mut self,
+        flow: FlowId,
+        to: IpAddr,
+        seq: u16,
+        payload: &[u8],
+    ) -> Result<(), HostError> {
+        if let Some(error) = self.fault(Call::EchoSend) {
+            return Err(error);
+        }
+        assert!(matches!(self.open.get(&flow), Some(Socket::Echo(at)) if *at == to));
+        self.echoes.push((flow, to, seq, payload.to_vec()));
+        Ok(())
+    }
+
+    fn close(&mut self, flow: FlowId, how: Close) {
+        let mut socket = self
+            .open
+            .remove(&flow)
+            .expect("only open sockets are closed");
+        if let Socket::Tcp(tcp) = &mut socket {
+            match how {
+                Close::Orderly => {
+                    assert!(
+                        tcp.incoming.is_empty() && tcp.ended && tcp.shut,
+                        "closed in order means that both directions have ended"
+                    );
+                    // What the kernel still holds is sent.
+                    tcp.received.extend(tcp.outgoing.drain(..));
+                }
+                Close::Reset => tcp.outgoing.clear(),
+            }
+        }
+        self.closed.insert(flow, Closed { how, socket });
+    }
+}

@@ -1,0 +1,314 @@
+//! The end of connections: every order of FINs, resets in every phase, errors
+//! of every host call.
+
+use smoltcp::socket::tcp::State;
+use smoltcp::time::Duration;
+
+use super::frames::{ACK, FIN, RST, SYN, Segment};
+use super::guest::{Read, remote};
+use super::host::{Call, Outcome, Socket};
+use super::world::{Pair, World, links, pattern};
+use crate::{Close, HostError};
+
+fn read_to_end(w: &mut World, pair: Pair) -> Vec<u8> {
+    let mut got = Vec::new();
+    let ended = w.run_until(Duration::from_secs(30), |w| {
+        match w.guest.read(pair.guest) {
+            Read::Data(data) => {
+                got.extend(data);
+                false
+            }
+            Read::Nothing => false,
+            Read::End => true,
+            Read::Gone => panic!("reset after {} bytes", got.len()),
+        }
+    });
+    assert!(ended, "no end of stream after {} bytes", got.len());
+    got
+}
+
+fn assert_orderly(w: &mut World, pair: Pair) {
+    let closed = w.run_until(Duration::from_secs(2), |w| w.closed(pair.flow).is_some());
+    assert!(closed, "the flow is still there");
+    assert_eq!(w.closed(pair.flow), Some(Close::Orderly));
+    w.run(Duration::from_secs(1));
+    assert!(matches!(
+        w.guest.state(pair.guest),
+        State::Closed | State::TimeWait
+    ));
+    assert_eq!(w.stack.flow_count(), 0);
+    w.assert_works();
+}
+
+#[test]
+fn container_ends_first() {
+    for link in links() {
+        let mut w = World::new(link);
+        let pair = w.connect(remote(1, 80));
+        w.guest.write(pair.guest, b"request");
+        w.guest.tcp(pair.guest).close();
+        w.run(Duration::from_millis(5));
+        assert!(w.far_sees_end(pair.flow));
+        assert_eq!(w.far_received(pair.flow), b"request");
+        // The other direction lives on, as long as it likes.
+        let data = pattern(2, 300_000);
+        let mut offered = 0;
+        let mut got = Vec::new();
+        assert!(w.run_until(Duration::from_secs(30), |w| {
+            offered += w.host.far_write(pair.flow, &data[offered..]);
+            if let Read::Data(more) = w.guest.read(pair.guest) {
+                got.extend(more);
+            }
+            got.len() == data.len()
+        }));
+        assert!(got == data);
+        w.host.far_close(pair.flow);
+        assert_eq!(read_to_end(&mut w, pair), []);
+        assert_orderly(&mut w, pair);
+    }
+}
+
+#[test]
+fn host_ends_first() {
+    for link in links() {
+        let mut w = World::new(link);
+        let pair = w.connect_with(remote(1, 80), 512 << 10);
+        w.host.far_write(pair.flow, b"greeting");
+        w.host.far_close(pair.flow);
+        assert_eq!(read_to_end(&mut w, pair), b"greeting");
+        assert!(!w.far_sees_end(pair.flow));
+        let data = pattern(1, 300_000);
+        assert_eq!(w.guest.write(pair.guest, &data), data.len());
+        w.guest.tcp(pair.guest).close();
+        assert!(w.run_until(Duration::from_secs(5), |w| w.closed(pair.flow).is_some()));
+        assert!(w.far_received(pair.flow) == data);
+        assert_orderly(&mut w, pair);
+    }
+}
+
+#[test]
+fn both_end_at_once() {
+    let mut w = World::plain();
+    let pair = w.connect(remote(1, 80));
+    w.guest.write(pair.guest, b"up");
+    w.host.far_write(pair.flow, b"down");
+    w.guest.tcp(pair.guest).close();
+    w.host.far_close(pair.flow);
+    assert_eq!(read_to_end(&mut w, pair), b"down");
+    assert_orderly(&mut w, pair);
+    assert_eq!(w.far_received(pair.flow), b"up");
+}
+
+/// Both FINs cross on the wire (RFC 9293, 3.6, simultaneous close).
+#[test]
+fn fins_cross() {
+    let mut w = World::plain();
+    let to = remote(1, 80);
+    let (flow, isn) = w.open_by_hand(&Segment::syn(1234, to));
+    w.host.far_close(flow);
+    w.settle();
+    assert_eq!(w.take_tcp()[0].flags, FIN | ACK);
+    w.send(&Segment::new(1234, to, FIN | ACK, 1001, isn + 1).frame());
+    assert_eq!(w.take_tcp().last().unwrap().ack, 1002);
+    w.send(&Segment::new(1234, to, ACK, 1002, isn + 2).frame());
+    assert_eq!(w.closed(flow), Some(Close::Orderly));
+    assert_eq!(w.stack.flow_count(), 0);
+    w.assert_works();
+}
+
+#[test]
+fn host_ends_with_data_pending() {
+    for link in links() {
+        let mut w = World::new(link);
+        w.host.buffers = (64 << 10, 3 << 20);
+        let pair = w.connect_with(remote(1, 80), 16 << 10);
+        let data = pattern(2, 3 << 20);
+        assert_eq!(w.host.far_write(pair.flow, &data), data.len());
+        w.host.far_close(pair.flow);
+        w.run(Duration::from_secs(5));
+        assert!(read_to_end(&mut w, pair) == data);
+        w.guest.tcp(pair.guest).close();
+        assert_orderly(&mut w, pair);
+    }
+}
+
+#[test]
+fn container_ends_with_data_pending() {
+    let mut w = World::plain();
+    w.host.reads = false;
+    w.host.buffers = (4096, 4096);
+    let pair = w.connect_with(remote(1, 80), 256 << 10);
+    let data = pattern(1, 200_000);
+    assert_eq!(w.guest.write(pair.guest, &data), data.len());
+    w.guest.tcp(pair.guest).close();
+    w.run(Duration::from_secs(5));
+    assert!(!w.far_sees_end(pair.flow), "the end comes after the data");
+    assert!(w.run_until(Duration::from_secs(30), |w| {
+        w.host.far_read(pair.flow);
+        w.far_sees_end(pair.flow)
+    }));
+    w.host.far_read(pair.flow);
+    assert!(w.far_received(pair.flow) == data);
+    w.host.far_close(pair.flow);
+    assert_orderly(&mut w, pair);
+}
+
+#[test]
+fn container_resets_when_open() {
+    let mut w = World::plain();
+    let pair = w.connect(remote(1, 80));
+    w.guest.write(pair.guest, b"x");
+    w.run(Duration::from_millis(2));
+    w.guest.tcp(pair.guest).abort();
+    w.run(Duration::from_millis(2));
+    assert_eq!(w.closed(pair.flow), Some(Close::Reset));
+    w.assert_works();
+}
+
+#[test]
+fn container_resets_after_its_fin() {
+    let mut w = World::plain();
+    let pair = w.connect(remote(1, 80));
+    w.guest.tcp(pair.guest).close();
+    w.run(Duration::from_millis(2));
+    assert!(w.far_sees_end(pair.flow));
+    w.guest.tcp(pair.guest).abort();
+    w.run(Duration::from_millis(2));
+    assert_eq!(w.closed(pair.flow), Some(Close::Reset));
+    w.assert_works();
+}
+
+#[test]
+fn container_resets_after_the_hosts_fin() {
+    let mut w = World::plain();
+    let pair = w.connect(remote(1, 80));
+    w.host.far_close(pair.flow);
+    w.run(Duration::from_millis(2));
+    w.guest.tcp(pair.guest).abort();
+    w.run(Duration::from_millis(2));
+    assert_eq!(w.closed(pair.flow), Some(Close::Reset));
+    w.assert_works();
+}
+
+#[test]
+fn container_resets_during_the_handshake() {
+    let mut w = World::plain();
+    let to = remote(1, 80);
+    w.send(&Segment::syn(1234, to).frame());
+    w.run(Duration::from_millis(2));
+    let flow = w.host.flow_to(to.into()).unwrap();
+    assert_eq!(w.take_tcp()[0].flags, SYN | ACK);
+    w.send(&Segment::new(1234, to, RST, 1001, 0).frame());
+    assert_eq!(w.closed(flow), Some(Close::Reset));
+    assert_eq!(w.take(), []);
+    w.assert_works();
+}
+
+#[test]
+fn host_resets_in_every_phase() {
+    for error in [HostError::Reset, HostError::TimedOut, HostError::Other] {
+        for phase in 0..5 {
+            let mut w = World::plain();
+            let pair = w.connect(remote(1, 80));
+            match phase {
+                0 => {}
+                1 => {
+                    w.guest.write(pair.guest, &[1; 5000]);
+                }
+                2 => {
+                    w.host.far_write(pair.flow, &[1; 5000]);
+                }
+                3 => w.guest.tcp(pair.guest).close(),
+                _ => w.host.far_close(pair.flow),
+            }
+            w.run(Duration::from_millis(2));
+            w.host.far_reset(pair.flow, error);
+            w.run(Duration::from_millis(5));
+            if phase == 4 {
+                // After its end of stream a socket has nothing more to read; the
+                // next write tells.
+                w.guest.write(pair.guest, b"x");
+                w.run(Duration::from_millis(5));
+            }
+            assert_eq!(
+                w.closed(pair.flow),
+                Some(Close::Reset),
+                "{error} in phase {phase}"
+            );
+            assert_eq!(w.guest.state(pair.guest), State::Closed);
+            assert_eq!(w.stack.flow_count(), 0);
+            w.assert_works();
+        }
+    }
+}
+
+/// A reset that does not lie in the window is ignored (RFC 5961, 3).
+#[test]
+fn blind_resets() {
+    let mut w = World::plain();
+    let to = remote(1, 80);
+    let (flow, isn) = w.open_by_hand(&Segment::syn(1234, to));
+    for seq in [0, 1000, 1001 + (2 << 20), u32::MAX] {
+        w.send(&Segment::new(1234, to, RST, seq, 0).frame());
+        w.send(&Segment::new(1234, to, RST | ACK, seq, isn + 1).frame());
+    }
+    assert_eq!(w.closed(flow), None);
+    w.send(&Segment::new(1234, to, RST, 1001, 0).frame());
+    assert_eq!(w.closed(flow), Some(Close::Reset));
+}
+
+/// N17: every call of the host fails once, at each of its first steps.
+#[test]
+fn every_host_call_fails_in_turn() {
+    for call in [Call::Connect, Call::Send, Call::Receive] {
+        for error in [
+            HostError::Refused,
+            HostError::Reset,
+            HostError::Forbidden,
+            HostError::NoResources,
+            HostError::TimedOut,
+            HostError::Other,
+        ] {
+            for step in 0..4 {
+                let mut w = World::plain();
+                w.host.faults.insert(call, (step, error));
+                let to = remote(1, 80);
+                let guest = w.guest.connect(to, 8192);
+                w.run(Duration::from_millis(10));
+                if let Some(flow) = w.host.flow_to(to.into()) {
+                    for _ in 0..6 {
+                        w.guest.write(guest, &[1; 3000]);
+                        w.host.far_write(flow, &[2; 3000]);
+                        w.run(Duration::from_millis(2));
+                        w.guest.read(guest);
+                    }
+                    w.guest.tcp(guest).close();
+                    w.host.far_close(flow);
+                    w.run(Duration::from_millis(10));
+                    if w.host.faults.is_empty() && call != Call::Connect {
+                        assert_eq!(w.closed(flow), Some(Close::Reset));
+                    }
+                }
+                w.guest.forget(guest);
+                w.assert_empties(Duration::from_secs(200));
+                w.assert_works();
+            }
+        }
+    }
+}
+
+/// The descriptor of a socket that failed is free for the next flow at once.
+#[test]
+fn index_is_reused_right_after_a_failure() {
+    let mut w = World::plain();
+    w.host.outcomes.insert(
+        remote(1, 80).into(),
+        Outcome::Fail(Duration::from_millis(1), HostError::Refused),
+    );
+    let bad = w.guest.connect(remote(1, 80), 4096);
+    w.run(Duration::from_millis(5));
+    assert_eq!(w.guest.state(bad), State::Closed);
+    let good = w.connect(remote(2, 80));
+    assert!(matches!(w.host.open.get(&good.flow), Some(Socket::Tcp(_))));
+    w.assert_works();
+}
