@@ -103,6 +103,16 @@ fn decode(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
 /// # Errors
 /// As sendmmsg(2).
 pub fn send(fd: BorrowedFd<'_>, messages: &[Outgoing<'_>]) -> io::Result<usize> {
+    if let [
+        Outgoing {
+            to,
+            payload,
+            segment: 0,
+        },
+    ] = messages
+    {
+        return send_one(fd, *to, payload).map(|()| 1);
+    }
     let count = messages.len().min(SEND_BATCH);
     // SAFETY: these are plain old data for which all zeroes is a valid value.
     let mut addresses: [libc::sockaddr_storage; SEND_BATCH] = unsafe { std::mem::zeroed() };
@@ -151,6 +161,28 @@ pub fn send(fd: BorrowedFd<'_>, messages: &[Outgoing<'_>]) -> io::Result<usize> 
     usize::try_from(sent).map_err(|_| io::Error::last_os_error())
 }
 
+fn send_one(fd: BorrowedFd<'_>, to: SocketAddr, payload: &[u8]) -> io::Result<()> {
+    // SAFETY: plain old data for which all zeroes is a valid value.
+    let mut address: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
+    let len = encode(to, &mut address);
+    // SAFETY: payload and address are live and of the lengths given.
+    let sent = unsafe {
+        libc::sendto(
+            fd.as_raw_fd(),
+            payload.as_ptr().cast(),
+            payload.len(),
+            libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
+            std::ptr::from_ref(&address).cast(),
+            len,
+        )
+    };
+    if sent < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
 /// `UDP_GRO`: lets the kernel hand over several datagrams of one sender in one piece.
 ///
 /// # Errors
@@ -179,17 +211,24 @@ pub const RECEIVE_BATCH: usize = 32;
 const SLOT: usize = 1 << 16;
 
 /// Buffers for a batch of datagrams, made once.
-#[derive(Debug)]
+///
+/// The headers point into the other fields, whose heap memory never moves and
+/// is touched by nobody else while the kernel has it.
 pub struct Inbox {
     bytes: Vec<u8>,
-    received: Vec<Received>,
+    addresses: Vec<libc::sockaddr_storage>,
+    _controls: Vec<Control>,
+    _vectors: Vec<libc::iovec>,
+    headers: Vec<libc::mmsghdr>,
+    received: usize,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Received {
-    from: SocketAddr,
-    len: usize,
-    segment: u16,
+impl std::fmt::Debug for Inbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inbox")
+            .field("received", &self.received)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A datagram, or several of `segment` bytes in one piece.
@@ -205,9 +244,35 @@ pub struct Incoming<'a> {
 
 impl Default for Inbox {
     fn default() -> Self {
+        let mut bytes = vec![0; RECEIVE_BATCH * SLOT];
+        // SAFETY: these are plain old data for which all zeroes is a valid value.
+        let (address, vector, header) = unsafe {
+            (
+                std::mem::zeroed::<libc::sockaddr_storage>(),
+                std::mem::zeroed::<libc::iovec>(),
+                std::mem::zeroed::<libc::mmsghdr>(),
+            )
+        };
+        let mut addresses = vec![address; RECEIVE_BATCH];
+        let mut controls = vec![[0; 4]; RECEIVE_BATCH];
+        let mut vectors = vec![vector; RECEIVE_BATCH];
+        let mut headers = vec![header; RECEIVE_BATCH];
+        for (i, slot) in bytes.chunks_exact_mut(SLOT).enumerate() {
+            vectors[i].iov_base = slot.as_mut_ptr().cast();
+            vectors[i].iov_len = slot.len();
+            let header = &mut headers[i].msg_hdr;
+            header.msg_name = std::ptr::from_mut(&mut addresses[i]).cast();
+            header.msg_iov = &raw mut vectors[i];
+            header.msg_iovlen = 1;
+            header.msg_control = std::ptr::from_mut::<Control>(&mut controls[i]).cast();
+        }
         Self {
-            bytes: vec![0; RECEIVE_BATCH * SLOT],
-            received: Vec::with_capacity(RECEIVE_BATCH),
+            bytes,
+            addresses,
+            _controls: controls,
+            _vectors: vectors,
+            headers,
+            received: RECEIVE_BATCH,
         }
     }
 }
@@ -219,62 +284,39 @@ impl Inbox {
     /// # Errors
     /// As recvmmsg(2); EAGAIN when there is nothing.
     pub fn receive(&mut self, fd: BorrowedFd<'_>) -> io::Result<usize> {
-        self.received.clear();
-        // SAFETY: these are plain old data for which all zeroes is a valid value.
-        let mut addresses: [libc::sockaddr_storage; RECEIVE_BATCH] = unsafe { std::mem::zeroed() };
-        // SAFETY: as above.
-        let mut vectors: [libc::iovec; RECEIVE_BATCH] = unsafe { std::mem::zeroed() };
-        // SAFETY: as above.
-        let mut headers: [libc::mmsghdr; RECEIVE_BATCH] = unsafe { std::mem::zeroed() };
-        let mut controls: [Control; RECEIVE_BATCH] = [[0; 4]; RECEIVE_BATCH];
-        for (i, slot) in self
-            .bytes
-            .chunks_exact_mut(SLOT)
-            .enumerate()
-            .take(RECEIVE_BATCH)
-        {
-            vectors[i].iov_base = slot.as_mut_ptr().cast();
-            vectors[i].iov_len = slot.len();
-            let header = &mut headers[i].msg_hdr;
-            header.msg_name = std::ptr::from_mut(&mut addresses[i]).cast();
-            header.msg_namelen = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
-            header.msg_iov = &raw mut vectors[i];
-            header.msg_iovlen = 1;
-            header.msg_control = std::ptr::from_mut(&mut controls[i]).cast();
-            header.msg_controllen = size_of::<Control>() as _;
+        // The kernel has overwritten the lengths of those that it used.
+        for header in self.headers.iter_mut().take(self.received) {
+            header.msg_hdr.msg_namelen = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+            header.msg_hdr.msg_controllen = size_of::<Control>() as _;
         }
-        // SAFETY: every header points to live buffers of the lengths given, none of which moves
-        // before the call returns; a null time-out is allowed.
+        self.received = 0;
+        // SAFETY: every header points to buffers of the lengths given, which this object owns
+        // and which do not move; a null time-out is allowed.
         let count = unsafe {
             libc::recvmmsg(
                 fd.as_raw_fd(),
-                headers.as_mut_ptr(),
+                self.headers.as_mut_ptr(),
                 RECEIVE_BATCH as libc::c_uint,
                 libc::MSG_DONTWAIT as _,
                 std::ptr::null_mut(),
             )
         };
-        let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
-        for (header, address) in headers.iter().zip(&addresses).take(count) {
-            self.received.push(Received {
-                // An address of no known family can not be answered; it matches no flow.
-                from: decode(address).unwrap_or_else(|| (Ipv4Addr::UNSPECIFIED, 0).into()),
-                len: (header.msg_len as usize).min(SLOT),
-                segment: gro_segment(&header.msg_hdr),
-            });
-        }
-        Ok(count)
+        self.received = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
+        Ok(self.received)
     }
 
     /// What the last [`Inbox::receive`] took.
     pub fn messages(&self) -> impl Iterator<Item = Incoming<'_>> {
-        self.received
+        let slots = self.bytes.chunks_exact(SLOT).zip(&self.addresses);
+        self.headers
             .iter()
-            .zip(self.bytes.chunks_exact(SLOT))
-            .map(|(received, slot)| Incoming {
-                from: received.from,
-                payload: slot.get(..received.len).unwrap_or_default(),
-                segment: received.segment,
+            .take(self.received)
+            .zip(slots)
+            .map(|(header, (slot, address))| Incoming {
+                // An address of no known family can not be answered; it matches no flow.
+                from: decode(address).unwrap_or_else(|| (Ipv4Addr::UNSPECIFIED, 0).into()),
+                payload: slot.get(..header.msg_len as usize).unwrap_or_default(),
+                segment: gro_segment(&header.msg_hdr),
             })
     }
 }
