@@ -2,3 +2,6 @@
 //!
 //! Each block carries a `SAFETY:` note; everything exported is safe to call.
 #![allow(unsafe_code)]
+
+pub mod mount;
+pub mod seccomp;
