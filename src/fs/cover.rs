@@ -52,7 +52,9 @@ pub(super) fn file(
     }
     let place = match root.open(target) {
         Err(Errno::NOENT) if root.kind() == RootKind::HostRoot => {
-            return Ok(Some("does not exist on the host, where nothing is created".to_owned()));
+            return Ok(Some(
+                "does not exist on the host, where nothing is created".to_owned(),
+            ));
         }
         // Never in a volume: that is some directory of the host.
         Err(Errno::NOENT) => root.ensure(target, Missing::File, ResolveFlags::NO_XDEV),

@@ -76,7 +76,11 @@ fn mount_tmpfs(root: &mut Root, target: &Path, console: bool) -> Result<OwnedFd>
     for (name, to) in LINKS {
         rustix::fs::symlinkat(to, &dev, name)?;
     }
-    for name in DEVICES.iter().map(|(name, ..)| *name).chain(console.then_some("console")) {
+    for name in DEVICES
+        .iter()
+        .map(|(name, ..)| *name)
+        .chain(console.then_some("console"))
+    {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDONLY | OFlags::CLOEXEC;
         rustix::fs::openat(&dev, name, flags, Mode::from_raw_mode(0o600))?;
     }
@@ -103,7 +107,9 @@ fn mount_devpts(dev: &OwnedFd) -> Result<OwnedFd> {
         Opt::Value("mode", "0620"),
         Opt::Value("gid", TTY_GROUP),
     ];
-    let without_group = with_group.split_last().map_or(with_group.as_slice(), |(_, rest)| rest);
+    let without_group = with_group
+        .split_last()
+        .map_or(with_group.as_slice(), |(_, rest)| rest);
     // A group that the container's map lacks is refused as an invalid value.
     let pts = match new_mount("devpts", &with_group, NO_DATA) {
         Err(Errno::INVAL) => new_mount("devpts", without_group, NO_DATA),

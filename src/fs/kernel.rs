@@ -123,7 +123,9 @@ pub(super) fn write_sysctl(proc: &OwnedFd, key: &str, value: &str) -> Result<()>
     let valid = !key.is_empty()
         && key.split('.').all(|part| {
             !part.is_empty()
-                && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
+                && part
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
         });
     if !valid {
         return Err(Errno::INVAL);

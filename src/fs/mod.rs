@@ -104,27 +104,34 @@ impl Executor {
             Step::PrivateMounts => {
                 make_private().map_err(failed("make the mounts private", Path::new("/")))
             }
-            Step::RootTmpfs => {
-                self.root_tmpfs().map_err(failed("mount tmpfs", Path::new("root")))
-            }
-            Step::RootBind { source, read_only } => {
-                self.root_bind(source, *read_only).map_err(failed("bind the root", source))
-            }
+            Step::RootTmpfs => self
+                .root_tmpfs()
+                .map_err(failed("mount tmpfs", Path::new("root"))),
+            Step::RootBind { source, read_only } => self
+                .root_bind(source, *read_only)
+                .map_err(failed("bind the root", source)),
             Step::Create { target, kind } => self.with_tree(target, "create", |tree| {
                 create::create(&mut tree.root, &tree.stage, target, kind)
             }),
-            Step::Bind { source, target, flags } => self
+            Step::Bind {
+                source,
+                target,
+                flags,
+            } => self
                 .with_tree(target, "bind", |tree| tree.bind(source, target, *flags))
                 // Both paths matter, and either can be the wrong one.
                 .map_err(|failure| StepFailure {
                     object: format!("{} on {}", source.display(), target.display()),
                     ..failure
                 }),
-            Step::Tmpfs { target, mode, size, flags } => {
-                self.with_tree(target, "mount tmpfs", |tree| {
-                    tree.tmpfs(target, *mode, *size, *flags)
-                })
-            }
+            Step::Tmpfs {
+                target,
+                mode,
+                size,
+                flags,
+            } => self.with_tree(target, "mount tmpfs", |tree| {
+                tree.tmpfs(target, *mode, *size, *flags)
+            }),
             Step::Proc { target } => self.proc(target),
             Step::Sysfs { target } => self.with_tree(target, "mount sysfs", |tree| {
                 kernel::mount_sysfs(&mut tree.root, &mut tree.stage, target).map(|_| ())
@@ -145,14 +152,21 @@ impl Executor {
                 cover::read_only(&mut tree.root, target)
             }),
             Step::ReadOnlyRoot => self.with_tree(Path::new("/"), "make read-only", |tree| {
-                restrict(tree.root.dir(), MountAttrFlags::MOUNT_ATTR_RDONLY, Depth::Top)
+                restrict(
+                    tree.root.dir(),
+                    MountAttrFlags::MOUNT_ATTR_RDONLY,
+                    Depth::Top,
+                )
             }),
-            Step::PivotRoot => self.pivot_root().map_err(failed("pivot_root", Path::new("/"))),
+            Step::PivotRoot => self
+                .pivot_root()
+                .map_err(failed("pivot_root", Path::new("/"))),
             Step::Sysctl { key, value } => self.sysctl(key, value),
             Step::Hostname { .. } | Step::Network { .. } | Step::Exec(_) => {
-                Err(failed("carry out", Path::new("a step that is not the file system's"))(
-                    Errno::INVAL,
-                ))
+                Err(failed(
+                    "carry out",
+                    Path::new("a step that is not the file system's"),
+                )(Errno::INVAL))
             }
         }
     }
@@ -168,7 +182,9 @@ impl Executor {
     }
 
     fn tree_for(&mut self, step: &'static str, target: &Path) -> Result<&mut Tree, StepFailure> {
-        self.tree.as_mut().ok_or_else(|| failed(step, target)(Errno::INVAL))
+        self.tree
+            .as_mut()
+            .ok_or_else(|| failed(step, target)(Errno::INVAL))
     }
 
     fn with_tree(
@@ -185,7 +201,10 @@ impl Executor {
         let attrs = MountAttrFlags::MOUNT_ATTR_NODEV;
         let root = new_mount("tmpfs", &[Opt::Value("mode", "755")], attrs)?;
         stage.attach_root(&root)?;
-        self.tree = Some(Tree { stage, root: Root::new(root, RootKind::Tmpfs) });
+        self.tree = Some(Tree {
+            stage,
+            root: Root::new(root, RootKind::Tmpfs),
+        });
         Ok(())
     }
 
@@ -204,7 +223,10 @@ impl Executor {
             read_only_below(&root)?;
         }
         stage.attach_root(&root)?;
-        self.tree = Some(Tree { stage, root: Root::new(root, kind) });
+        self.tree = Some(Tree {
+            stage,
+            root: Root::new(root, kind),
+        });
         Ok(())
     }
 
@@ -236,13 +258,17 @@ impl Executor {
         let skipped = cover::file(&mut tree.root, &mut tree.stage, target, content)
             .map_err(failed(STEP, target))?;
         if let Some(reason) = skipped {
-            self.warnings.push(format!("{}: left as it is: {reason}", target.display()));
+            self.warnings
+                .push(format!("{}: left as it is: {reason}", target.display()));
         }
         Ok(())
     }
 
     fn sysctl(&mut self, key: &str, value: &str) -> Result<(), StepFailure> {
-        let proc = self.tree.as_ref().and_then(|tree| tree.root.anchor(Path::new("/proc")));
+        let proc = self
+            .tree
+            .as_ref()
+            .and_then(|tree| tree.root.anchor(Path::new("/proc")));
         let written = match proc {
             Some(proc) => kernel::write_sysctl(proc, key, value),
             None => Err(Errno::NOENT),
@@ -253,7 +279,8 @@ impl Executor {
                 if self.outer_proc =>
             {
                 let reason = std::io::Error::from(error);
-                self.warnings.push(format!("sysctl {key}: left as it is: {reason}"));
+                self.warnings
+                    .push(format!("sysctl {key}: left as it is: {reason}"));
                 Ok(())
             }
             written => written.map_err(failed("set sysctl", Path::new(key))),
@@ -307,20 +334,34 @@ impl Tree {
 fn make_private() -> SysResult<()> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open("/", flags, Mode::empty())?;
-    mount_setattr(root, &MountChange { private: true, recursive: true, ..MountChange::default() })
+    mount_setattr(
+        root,
+        &MountChange {
+            private: true,
+            recursive: true,
+            ..MountChange::default()
+        },
+    )
 }
 
 /// Makes everything that is mounted below `root` read-only, but not `root`,
 /// in which mount points may still have to be made.
 fn read_only_below(root: &OwnedFd) -> SysResult<()> {
-    let was_read_only =
-        rustix::fs::fstatvfs(root)?.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY);
+    let was_read_only = rustix::fs::fstatvfs(root)?
+        .f_flag
+        .contains(rustix::fs::StatVfsMountFlags::RDONLY);
     restrict(root, MountAttrFlags::MOUNT_ATTR_RDONLY, Depth::Tree)?;
     if was_read_only {
         return Ok(());
     }
     let clear = MountAttrFlags::MOUNT_ATTR_RDONLY;
-    mount_setattr(root, &MountChange { clear, ..MountChange::default() })
+    mount_setattr(
+        root,
+        &MountChange {
+            clear,
+            ..MountChange::default()
+        },
+    )
 }
 
 fn same_file(one: &OwnedFd, other: &OwnedFd) -> SysResult<bool> {

@@ -67,7 +67,14 @@ pub(super) fn restrict(mount: impl AsFd, attrs: MountAttrFlags, depth: Depth) ->
         return Ok(());
     }
     let recursive = depth == Depth::Tree;
-    mount_setattr(mount, &MountChange { set: attrs, recursive, ..MountChange::default() })
+    mount_setattr(
+        mount,
+        &MountChange {
+            set: attrs,
+            recursive,
+            ..MountChange::default()
+        },
+    )
 }
 
 /// Puts a mount that is mounted nowhere on what `target` refers to.

@@ -57,7 +57,12 @@ pub(super) struct Root {
 
 impl Root {
     pub(super) fn new(dir: OwnedFd, kind: RootKind) -> Self {
-        Self { dir, kind, anchors: Vec::new(), last_parent: None }
+        Self {
+            dir,
+            kind,
+            anchors: Vec::new(),
+            last_parent: None,
+        }
     }
 
     pub(super) fn dir(&self) -> &OwnedFd {
@@ -130,7 +135,10 @@ impl Root {
     /// (CVE-2019-16884).
     pub(super) fn mount_point(&mut self, path: &Path, missing: Missing) -> Result<OwnedFd> {
         self.last_parent = None;
-        if !path.components().any(|part| matches!(part, std::path::Component::Normal(_))) {
+        if !path
+            .components()
+            .any(|part| matches!(part, std::path::Component::Normal(_)))
+        {
             return Err(Errno::INVAL);
         }
         let target = self.ensure(path, missing, ResolveFlags::empty())?;
@@ -154,12 +162,19 @@ impl Root {
 
     /// Remembers that `mount` is what is at `path`.
     pub(super) fn add_anchor(&mut self, path: &Path, mount: OwnedFd) {
-        self.anchors.push(Anchor { path: path.to_owned(), mount });
+        self.anchors.push(Anchor {
+            path: path.to_owned(),
+            mount,
+        });
     }
 
     /// The mount that was put at `path`.
     pub(super) fn anchor(&self, path: &Path) -> Option<&OwnedFd> {
-        self.anchors.iter().rev().find(|anchor| anchor.path == path).map(|anchor| &anchor.mount)
+        self.anchors
+            .iter()
+            .rev()
+            .find(|anchor| anchor.path == path)
+            .map(|anchor| &anchor.mount)
     }
 
     /// Opens an existing path that is to be covered. Beneath a mount of ours
@@ -221,7 +236,11 @@ fn open(
     resolve: ResolveFlags,
 ) -> Result<OwnedFd> {
     // openat2(2) takes a mode only where it may create.
-    let mode = if flags.contains(OFlags::CREATE) { mode } else { Mode::empty() };
+    let mode = if flags.contains(OFlags::CREATE) {
+        mode
+    } else {
+        Mode::empty()
+    };
     let mut races = 0;
     loop {
         match rustix::fs::openat2(&dir, path, flags | OFlags::CLOEXEC, mode, resolve) {
@@ -240,11 +259,8 @@ fn make(dir: &OwnedFd, name: &OsStr, missing: Missing) -> Result<OwnedFd> {
             rustix::fs::openat(dir, name, flags, Mode::empty())
         }
         Missing::File => {
-            let flags = OFlags::CREATE
-                | OFlags::EXCL
-                | OFlags::RDONLY
-                | OFlags::NOFOLLOW
-                | OFlags::CLOEXEC;
+            let flags =
+                OFlags::CREATE | OFlags::EXCL | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(0o644))
         }
     }
@@ -254,15 +270,28 @@ fn make(dir: &OwnedFd, name: &OsStr, missing: Missing) -> Result<OwnedFd> {
 /// link before it keeps the meaning that the kernel gives it.
 fn split(path: &Path) -> Result<(&Path, &OsStr)> {
     let bytes = path.as_os_str().as_bytes();
-    let end = bytes.iter().rposition(|&byte| byte != b'/').map_or(0, |last| last + 1);
+    let end = bytes
+        .iter()
+        .rposition(|&byte| byte != b'/')
+        .map_or(0, |last| last + 1);
     let (trimmed, _) = bytes.split_at(end);
-    let start = trimmed.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
+    let start = trimmed
+        .iter()
+        .rposition(|&byte| byte == b'/')
+        .map_or(0, |slash| slash + 1);
     let (parent, name) = trimmed.split_at(start);
     if name.is_empty() {
         return Err(Errno::INVAL);
     }
-    let parent = if parent.is_empty() { b"/".as_slice() } else { parent };
-    Ok((Path::new(OsStr::from_bytes(parent)), OsStr::from_bytes(name)))
+    let parent = if parent.is_empty() {
+        b"/".as_slice()
+    } else {
+        parent
+    };
+    Ok((
+        Path::new(OsStr::from_bytes(parent)),
+        OsStr::from_bytes(name),
+    ))
 }
 
 #[cfg(test)]
@@ -273,7 +302,10 @@ mod tests {
     fn split_keeps_the_text() {
         let halves = |path: &'static str| {
             let (parent, name) = split(Path::new(path)).unwrap();
-            (parent.to_str().unwrap().to_owned(), name.to_str().unwrap().to_owned())
+            (
+                parent.to_str().unwrap().to_owned(),
+                name.to_str().unwrap().to_owned(),
+            )
         };
         assert_eq!(halves("/a"), ("/".into(), "a".into()));
         assert_eq!(halves("/a/b//"), ("/a/".into(), "b".into()));

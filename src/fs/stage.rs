@@ -45,12 +45,24 @@ impl Stage {
         attach(&top, &host)?;
         rustix::process::fchdir(&top)?;
         rustix::process::pivot_root(".", HOST)?;
-        Ok(Self { top, host, empty: None, null: None, files: 0 })
+        Ok(Self {
+            top,
+            host,
+            empty: None,
+            null: None,
+            files: 0,
+        })
     }
 
     /// Opens a path of the host, as the host itself resolves it.
     pub(super) fn open_host(&self, path: &Path, flags: OFlags) -> Result<OwnedFd> {
-        open_in_root(&self.host, path, flags, Mode::empty(), ResolveFlags::empty())
+        open_in_root(
+            &self.host,
+            path,
+            flags,
+            Mode::empty(),
+            ResolveFlags::empty(),
+        )
     }
 
     /// Opens the host's device node `/dev/name`, if it is the character

@@ -40,7 +40,11 @@ pub fn mount_setattr(mount: impl AsFd, change: &MountChange) -> Result<()> {
             propagation: if change.private { libc::MS_PRIVATE } else { 0 },
             userns_fd: 0,
         };
-        let recursive = if change.recursive { libc::AT_RECURSIVE } else { 0 };
+        let recursive = if change.recursive {
+            libc::AT_RECURSIVE
+        } else {
+            0
+        };
         // SAFETY: the path is a NUL-terminated constant, `attr` is a live
         // `struct mount_attr` that the kernel only reads, and its true size is
         // given; the fd is borrowed for the length of the call.
@@ -54,7 +58,11 @@ pub fn mount_setattr(mount: impl AsFd, change: &MountChange) -> Result<()> {
                 size_of::<libc::mount_attr>(),
             )
         };
-        if result < 0 { Err(last_errno()) } else { Ok(()) }
+        if result < 0 {
+            Err(last_errno())
+        } else {
+            Ok(())
+        }
     }
     call(mount.as_fd(), change)
 }

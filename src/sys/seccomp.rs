@@ -30,7 +30,10 @@ struct Program {
 /// mitigation stays on where the kernel ties it to seccomp.
 pub fn install_filter(program: &[Instruction]) -> Result<()> {
     let len = libc::c_ushort::try_from(program.len()).map_err(|_| Errno::INVAL)?;
-    let program = Program { len, filter: program.as_ptr() };
+    let program = Program {
+        len,
+        filter: program.as_ptr(),
+    };
     // SAFETY: `Program` and `Instruction` have the layout of `struct
     // sock_fprog` and `struct sock_filter`; pointer and length describe a live
     // slice, which the kernel copies and does not keep.
