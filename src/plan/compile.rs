@@ -207,9 +207,7 @@ fn taken_away(spec: &RunSpec) -> Vec<Step> {
                 .any(|mount| path.starts_with(&mount.target))
     };
     let defaults = |paths: &'static [&'static str]| paths.iter().map(Path::new);
-    let masked = defaults(&MASKED)
-        .chain(defaults(&MASKED_BY_MODULE))
-        .filter(|path| wanted(path));
+    let masked = defaults(&MASKED).filter(|path| wanted(path));
     let asked = spec.mask.iter().map(PathBuf::as_path);
     let mut steps: Vec<Step> = masked
         .chain(asked)
