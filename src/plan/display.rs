@@ -1,29 +1,33 @@
-//! A plan in words, for `--dry-run`: what is new, how ids are mapped, and a
-//! numbered line per step. Paths are quoted, so that a line stays a line.
+//! How a plan is printed by `--dry-run`: one numbered line per step.
 
 use std::fmt::{self, Display, Formatter};
-use std::path::Path;
 
-use super::{ExecStep, FileKind, MountFlags, Plan, Step};
-use crate::config::{IdMapEntry, NameOrId, Namespaces, SeccompProfile, UserSpec};
+use super::step::{ExecStep, FileKind, MountFlags, Plan, Step};
+use crate::config::{IdMapEntry, NameOrId, Namespaces, SeccompProfile};
+use crate::security::caps;
 
 impl Display for Plan {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        writeln!(f, "new namespaces:{}", NamespaceList(&self.namespaces))?;
-        for (what, map) in [("uid", &self.uid_map), ("gid", &self.gid_map)] {
-            writeln!(f, "{what} map:{}", IdMap(map))?;
+        writeln!(
+            f,
+            "1. clone into new namespaces: {}",
+            Names(&self.namespaces)
+        )?;
+        let mut number = 2..;
+        let mut line = |f: &mut Formatter<'_>, text: &dyn Display| {
+            writeln!(f, "{}. {text}", number.next().unwrap_or_default())
+        };
+        if self.namespaces.user {
+            line(f, &format_args!("map user ids: {}", Map(&self.uid_map)))?;
+            line(f, &format_args!("map group ids: {}", Map(&self.gid_map)))?;
         }
-        let width = self.steps.len().to_string().len();
-        for (number, step) in (1..).zip(&self.steps) {
-            writeln!(f, "{number:>width$}. {step}")?;
-        }
-        Ok(())
+        self.steps.iter().try_for_each(|step| line(f, step))
     }
 }
 
-struct NamespaceList<'a>(&'a Namespaces);
+struct Names<'a>(&'a Namespaces);
 
-impl Display for NamespaceList<'_> {
+impl Display for Names<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Namespaces {
             user,
@@ -34,52 +38,119 @@ impl Display for NamespaceList<'_> {
             net,
             cgroup,
         } = *self.0;
-        let all = [
-            ("user", user),
-            ("mount", mount),
-            ("pid", pid),
-            ("uts", uts),
-            ("ipc", ipc),
-            ("net", net),
-            ("cgroup", cgroup),
+        let names = [
+            (user, "user"),
+            (mount, "mount"),
+            (pid, "pid"),
+            (uts, "uts"),
+            (ipc, "ipc"),
+            (net, "net"),
+            (cgroup, "cgroup"),
         ];
-        all.iter()
-            .filter(|(_, new)| *new)
-            .try_for_each(|(name, _)| write!(f, " {name}"))
+        let new: Vec<_> = names
+            .iter()
+            .filter(|(new, _)| *new)
+            .map(|(_, name)| *name)
+            .collect();
+        f.write_str(&new.join(", "))
     }
 }
 
-struct IdMap<'a>(&'a [IdMapEntry]);
+struct Map<'a>(&'a [IdMapEntry]);
 
-impl Display for IdMap<'_> {
+impl Display for Map<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        for (
+            index,
+            IdMapEntry {
+                container,
+                host,
+                size,
+            },
+        ) in self.0.iter().enumerate()
+        {
+            let comma = if index == 0 { "" } else { ", " };
+            write!(f, "{comma}{container} is {host} of the host")?;
+            if *size != 1 {
+                write!(f, " ({size} ids)")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl MountFlags {
+    fn names(self) -> Vec<String> {
+        let Self {
+            read_only,
+            nosuid,
+            nodev,
+            noexec,
+        } = self;
+        [
+            (read_only, "ro"),
+            (nosuid, "nosuid"),
+            (nodev, "nodev"),
+            (noexec, "noexec"),
+        ]
+        .into_iter()
+        .filter(|(set, _)| *set)
+        .map(|(_, name)| name.to_owned())
+        .collect()
+    }
+}
+
+struct InBrackets(Vec<String>);
+
+impl Display for InBrackets {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() {
-            return f.write_str(" none");
+            Ok(())
+        } else {
+            write!(f, " ({})", self.0.join(", "))
         }
-        self.0
-            .iter()
-            .try_for_each(|entry| write!(f, " {}:{}:{}", entry.container, entry.host, entry.size))
     }
 }
 
 impl Display for Step {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
-            Self::PrivateMounts => f.write_str("make every mount private"),
-            Self::Hostname { name } => write!(f, "set the host name to {name:?}"),
-            Self::Network { link: true } => {
-                f.write_str("bring up lo, make the link and hand it to the network stack")
+            Self::PrivateMounts => write!(f, "make all mounts private"),
+            Self::Hostname { name } => write!(f, "set the host name to {name}"),
+            Self::Network { link: true } => write!(f, "bring up lo and the in-process link"),
+            Self::Network { link: false } => write!(f, "bring up lo"),
+            Self::RootTmpfs => write!(f, "start from an empty tmpfs as root"),
+            Self::RootBind { source, read_only } => {
+                let below = if *read_only {
+                    ", mounts below it ro"
+                } else {
+                    ""
+                };
+                write!(f, "bind {} as root (nodev{below})", source.display())
             }
-            Self::Network { link: false } => f.write_str("bring up lo"),
-            Self::RootTmpfs => f.write_str("start the new root as an empty tmpfs"),
-            Self::RootBind { source } => write!(f, "take {source:?} as the new root"),
-            Self::Create { target, kind } => create(f, target, kind),
+            Self::Create { target, kind } => match kind {
+                FileKind::Directory { mode } => {
+                    write!(f, "create directory {} (mode {mode:o})", target.display())
+                }
+                FileKind::Regular { mode, content } => {
+                    let (target, size) = (target.display(), content.len());
+                    write!(f, "create file {target} (mode {mode:o}, {size} bytes)")
+                }
+                FileKind::CopyOf { mode, source } => {
+                    let (source, target) = (source.display(), target.display());
+                    write!(f, "copy {source} to {target} (mode {mode:o})")
+                }
+                FileKind::Symlink { to } => {
+                    write!(f, "create link {} to {}", target.display(), to.display())
+                }
+            },
             Self::Bind {
                 source,
                 target,
                 flags,
             } => {
-                write!(f, "bind {source:?} to {target:?}{flags}")
+                let (source, target) = (source.display(), target.display());
+                write!(f, "bind {source} on {target}{}", InBrackets(flags.names()))
             }
             Self::Tmpfs {
                 target,
@@ -87,187 +158,128 @@ impl Display for Step {
                 size,
                 flags,
             } => {
-                write!(f, "mount tmpfs on {target:?} with mode {mode:04o}")?;
-                if let Some(size) = size {
-                    write!(f, ", {size} bytes")?;
-                }
-                write!(f, "{flags}")
-            }
-            Self::Proc { target } => write!(f, "mount proc on {target:?}"),
-            Self::Sysfs { target } => write!(f, "mount sysfs on {target:?}, read-only"),
-            Self::Dev { target, console } => {
-                write!(f, "populate {target:?}")?;
-                f.write_str(if *console { ", with a console" } else { "" })
-            }
-            Self::Cgroup { target } => write!(f, "mount cgroup on {target:?}, read-only"),
-            Self::File { target, content } => {
+                let mut options = flags.names();
+                options.push(format!("mode {mode:o}"));
+                options.extend(size.map(|bytes| format!("at most {bytes} bytes")));
                 write!(
                     f,
-                    "put a private file of {} bytes over {target:?}",
-                    content.len()
+                    "mount tmpfs on {}{}",
+                    target.display(),
+                    InBrackets(options)
                 )
             }
-            Self::Mask { target } => write!(f, "hide {target:?}"),
-            Self::ReadOnlyPath { target } => write!(f, "make {target:?} read-only"),
-            Self::ReadOnlyRoot => f.write_str("make the root read-only"),
-            Self::PivotRoot => f.write_str("pivot to the new root and drop the old one"),
-            Self::Sysctl { key, value } => write!(f, "set the sysctl {key} to {value:?}"),
-            Self::Exec(exec) => write!(f, "{exec}"),
+            Self::Proc { target } => {
+                write!(
+                    f,
+                    "mount proc on {} (nosuid, nodev, noexec)",
+                    target.display()
+                )
+            }
+            Self::Sysfs { target } => {
+                write!(
+                    f,
+                    "mount sysfs on {} (ro, nosuid, nodev, noexec)",
+                    target.display()
+                )
+            }
+            Self::Dev { target, console } => {
+                let with = if *console { " and a terminal" } else { "" };
+                write!(
+                    f,
+                    "populate {} with the standard devices{with}",
+                    target.display()
+                )
+            }
+            Self::Cgroup { target } => {
+                write!(
+                    f,
+                    "mount cgroup2 on {} (ro, nosuid, nodev, noexec)",
+                    target.display()
+                )
+            }
+            Self::File { target, content } => {
+                let (target, size) = (target.display(), content.len());
+                write!(f, "put a private file at {target} ({size} bytes)")
+            }
+            Self::Mask { target } => write!(f, "mask {}", target.display()),
+            Self::ReadOnlyPath { target } => write!(f, "make {} read-only", target.display()),
+            Self::ReadOnlyRoot => write!(f, "make the root read-only"),
+            Self::PivotRoot => write!(f, "pivot into the new root and detach the old one"),
+            Self::Sysctl { key, value } => write!(f, "set sysctl {key} to {value}"),
+            Self::Exec(exec) => exec.fmt(f),
         }
-    }
-}
-
-fn create(f: &mut Formatter<'_>, target: &Path, kind: &FileKind) -> fmt::Result {
-    match kind {
-        FileKind::Directory { mode } => {
-            write!(f, "create the directory {target:?} with mode {mode:04o}")
-        }
-        FileKind::Regular { mode, content } => {
-            write!(
-                f,
-                "create the file {target:?} of {} bytes with mode {mode:04o}",
-                content.len()
-            )
-        }
-        FileKind::CopyOf { mode, source } => {
-            write!(f, "copy {source:?} to {target:?} with mode {mode:04o}")
-        }
-        FileKind::Symlink { to } => write!(f, "create the link {target:?} to {to:?}"),
-    }
-}
-
-impl Display for MountFlags {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Self {
-            read_only,
-            nosuid,
-            nodev,
-            noexec,
-        } = *self;
-        let all = [
-            ("read-only", read_only),
-            ("nosuid", nosuid),
-            ("nodev", nodev),
-            ("noexec", noexec),
-        ];
-        all.iter()
-            .filter(|(_, set)| *set)
-            .try_for_each(|(name, _)| write!(f, ", {name}"))
     }
 }
 
 impl Display for ExecStep {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_str("execute")?;
-        for word in &self.argv {
-            write!(f, " {word:?}")?;
+        write!(f, "execute")?;
+        for argument in &self.argv {
+            write!(f, " {}", Word(argument))?;
         }
-        write!(
-            f,
-            " as {}, capabilities {:#018x}",
-            User(&self.user),
-            self.capabilities
-        )?;
-        if let Some(dir) = &self.workdir {
-            write!(f, ", in {dir:?}")?;
+        let name = |id: &Option<NameOrId>, default| match id {
+            None => default,
+            Some(NameOrId::Id(id)) => id.to_string(),
+            Some(NameOrId::Name(name)) => name.clone(),
+        };
+        write!(f, " as {}", name(&self.user.user, "root".to_owned()))?;
+        if self.user.group.is_some() {
+            write!(f, ":{}", name(&self.user.group, String::new()))?;
         }
-        // Names only: values can be secrets, and plans end up in bug reports.
-        write!(f, ", environment")?;
-        for (name, _) in &self.env {
-            write!(f, " {}", name.display().to_string().escape_debug())?;
-        }
-        f.write_str(match self.seccomp {
-            SeccompProfile::Default => ", default system-call filter",
-            SeccompProfile::Unconfined => ", no system-call filter",
-        })?;
-        f.write_str(if self.no_new_privileges {
+        let workdir = self.workdir.as_deref().unwrap_or(std::path::Path::new("/"));
+        write!(f, " in {}", workdir.display())?;
+        let kept = caps::names(self.capabilities);
+        let kept = if kept.is_empty() {
+            "none".to_owned()
+        } else {
+            kept.join(" ")
+        };
+        let filter = match self.seccomp {
+            SeccompProfile::Default => "default filter",
+            SeccompProfile::Unconfined => "no filter",
+        };
+        let privileges = if self.no_new_privileges {
             ", no new privileges"
         } else {
             ""
-        })?;
-        f.write_str(if self.tty {
-            ", on a terminal of its own"
-        } else {
-            ""
-        })
+        };
+        let terminal = if self.tty { ", own terminal" } else { "" };
+        write!(f, " (capabilities: {kept}; {filter}{privileges}{terminal})")
     }
 }
 
-/// `USER[:GROUP]`, as `--user` has it.
-struct User<'a>(&'a UserSpec);
+/// A word of a command, quoted where a shell would need it.
+struct Word<'a>(&'a std::ffi::OsStr);
 
-impl Display for User<'_> {
+impl Display for Word<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let part = |f: &mut Formatter<'_>, part: &NameOrId| match part {
-            NameOrId::Id(id) => write!(f, "{id}"),
-            NameOrId::Name(name) => f.write_str(name),
-        };
-        part(f, self.0.user.as_ref().unwrap_or(&NameOrId::Id(0)))?;
-        if let Some(group) = &self.0.group {
-            f.write_str(":")?;
-            part(f, group)?;
+        let text = self.0.to_string_lossy();
+        let plain = |c: char| c.is_ascii_alphanumeric() || "_-+=./:,@%^".contains(c);
+        if !text.is_empty() && text.chars().all(plain) {
+            f.write_str(&text)
+        } else {
+            write!(
+                f,
+                "'{}'",
+                text.replace('\'', r"'\''").escape_debug_controls()
+            )
         }
-        Ok(())
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Control characters must not reach a terminal from a printed plan.
+trait EscapeControls {
+    fn escape_debug_controls(&self) -> String;
+}
 
-    #[test]
-    fn a_line_per_step_and_no_secret() {
-        let exec = ExecStep {
-            argv: vec!["ls".into(), "a\nb".into()],
-            env: vec![("TOKEN".into(), "hunter2".into())],
-            workdir: Some("/w".into()),
-            user: UserSpec {
-                user: Some(NameOrId::Id(1)),
-                group: None,
-            },
-            capabilities: 1,
-            seccomp: SeccompProfile::Default,
-            no_new_privileges: true,
-            tty: false,
-        };
-        let flags = MountFlags {
-            read_only: true,
-            nosuid: true,
-            ..MountFlags::default()
-        };
-        let tmpfs = Step::Tmpfs {
-            target: "/t".into(),
-            mode: 0o1777,
-            size: Some(5),
-            flags,
-        };
-        let plan = Plan {
-            namespaces: Namespaces {
-                user: true,
-                mount: true,
-                pid: false,
-                uts: false,
-                ipc: false,
-                net: true,
-                cgroup: false,
-            },
-            uid_map: vec![IdMapEntry {
-                container: 0,
-                host: 1000,
-                size: 1,
-            }],
-            gid_map: Vec::new(),
-            steps: vec![Step::PrivateMounts, tmpfs, Step::Exec(Box::new(exec))],
-        };
-        assert_eq!(
-            plan.to_string(),
-            "new namespaces: user mount net\n\
-             uid map: 0:1000:1\n\
-             gid map: none\n\
-             1. make every mount private\n\
-             2. mount tmpfs on \"/t\" with mode 1777, 5 bytes, read-only, nosuid\n\
-             3. execute \"ls\" \"a\\nb\" as 1, capabilities 0x0000000000000001, in \"/w\", \
-             environment TOKEN, default system-call filter, no new privileges\n"
-        );
+impl EscapeControls for str {
+    fn escape_debug_controls(&self) -> String {
+        self.chars()
+            .flat_map(|c| {
+                let escaped = c.is_control().then(|| c.escape_default());
+                let plain = escaped.is_none().then_some(c);
+                escaped.into_iter().flatten().chain(plain)
+            })
+            .collect()
     }
 }

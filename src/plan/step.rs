@@ -86,6 +86,9 @@ pub enum Step {
     RootBind {
         /// The directory.
         source: PathBuf,
+        /// Make what is mounted below it read-only at once; [`Step::ReadOnlyRoot`]
+        /// does it to the directory itself, when the mount points are made.
+        read_only: bool,
     },
     /// Create something beneath the new root; parents are made as needed.
     /// An existing object of the same kind is left alone.

@@ -4,5 +4,7 @@
 #![allow(unsafe_code)]
 
 pub mod auxv;
+pub mod mount;
+pub mod seccomp;
 pub mod tun;
 pub mod udp;
