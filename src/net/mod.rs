@@ -18,10 +18,8 @@ mod local;
 mod namespace;
 mod netlink;
 mod outbox;
-mod resolv;
 mod sockets;
 mod tap;
 
 pub use driver::Driver;
 pub use namespace::set_up as set_up_namespace;
-pub use resolv::ResolvConf;

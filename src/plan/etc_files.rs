@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr};
 
-use crate::config::{Network, RunSpec};
+use crate::config::{Network, RunSpec, nameservers};
 
 /// The container's name for the host (podman's).
 const HOST_NAME: &str = "host.containers.internal";
@@ -76,16 +76,6 @@ pub fn resolv_conf(nameservers: &[IpAddr], host: &str) -> Vec<u8> {
         let _ = writeln!(text, "nameserver {address}");
     }
     text.into_bytes()
-}
-
-/// The addresses of a resolv.conf(5)'s `nameserver` lines that are addresses.
-fn nameservers(text: &str) -> Vec<IpAddr> {
-    text.lines()
-        .filter_map(|line| {
-            let mut words = line.split_ascii_whitespace();
-            (words.next() == Some("nameserver")).then(|| words.next()?.parse().ok())?
-        })
-        .collect()
 }
 
 /// A hosts(5) of a container with this name, and this address if it has one.
