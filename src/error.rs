@@ -83,6 +83,17 @@ pub enum Error {
     /// Init ended before the command was started.
     #[error("the container's init ended during set-up ({0})")]
     InitDied(String),
+    /// newuidmap(1) or newgidmap(1) did not write the container's id map.
+    #[error("{tool}: {reason}")]
+    IdMapTool {
+        /// Which of them.
+        tool: &'static str,
+        /// What it said.
+        reason: String,
+    },
+    /// A signal asked for the end before the command was started.
+    #[error("ended by signal {0} during set-up")]
+    Interrupted(u8),
 }
 
 impl Error {
@@ -96,6 +107,7 @@ impl Error {
         match self {
             Self::NotFound(_) => EXIT_NOT_FOUND,
             Self::NotExecutable { .. } => EXIT_NOT_EXECUTABLE,
+            Self::Interrupted(signal) => 128 | signal,
             _ => EXIT_RUNTIME,
         }
     }
