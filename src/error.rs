@@ -99,7 +99,10 @@ pub enum Error {
 impl Error {
     /// A host-side step that failed.
     pub fn host(step: &'static str, source: impl Into<io::Error>) -> Self {
-        Self::Host { step, source: source.into() }
+        Self::Host {
+            step,
+            source: source.into(),
+        }
     }
 
     /// The exit code that `crun-lite` ends with.

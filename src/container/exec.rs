@@ -71,28 +71,44 @@ impl Command {
         setgroups: bool,
     ) -> Result<Self, StepFailure> {
         let Some(name) = step.argv.first() else {
-            return Err(StepFailure::new("start", "the command", &io::Error::from_raw_os_error(libc::EINVAL)));
+            return Err(StepFailure::new(
+                "start",
+                "the command",
+                &io::Error::from_raw_os_error(libc::EINVAL),
+            ));
         };
         let root = open_directory(rustix::fs::CWD, Path::new("/"), ResolveFlags::empty())
             .map_err(|error| StepFailure::new("open", "/", &error.into()))?;
         let identity = users::resolve_beneath(root.as_fd(), &step.user)?;
         let workdir = step.workdir.as_deref().unwrap_or(Path::new("/"));
-        let workdir = make_workdir(root.as_fd(), workdir, &identity)
-            .map_err(|error| StepFailure::new("enter the working directory", workdir.to_string_lossy(), &error.into()))?;
+        let workdir = make_workdir(root.as_fd(), workdir, &identity).map_err(|error| {
+            StepFailure::new(
+                "enter the working directory",
+                workdir.to_string_lossy(),
+                &error.into(),
+            )
+        })?;
         let mut env = step.env.clone();
         if !env.iter().any(|(key, _)| key == "HOME") {
             env.push(("HOME".into(), identity.home.clone()));
         }
-        let path = env.iter().find(|(key, _)| key == "PATH").map_or(OsStr::new(DEFAULT_PATH), |(_, value)| value);
+        let path = env
+            .iter()
+            .find(|(key, _)| key == "PATH")
+            .map_or(OsStr::new(DEFAULT_PATH), |(_, value)| value);
         let candidates = candidates(name, path)?;
-        let is_magic = |path: &&CString| refuse_magic_links(workdir.as_fd(), path, MAX_INTERPRETERS).is_err();
+        let is_magic =
+            |path: &&CString| refuse_magic_links(workdir.as_fd(), path, MAX_INTERPRETERS).is_err();
         let refused = candidates.iter().filter(is_magic).cloned().collect();
         Ok(Self {
             name: name.to_string_lossy().into_owned(),
             candidates,
             refused,
             argv: c_strings(step.argv.iter().cloned(), "the command's arguments")?,
-            env: c_strings(env.into_iter().map(|(key, value)| assignment(key, &value)), "the environment")?,
+            env: c_strings(
+                env.into_iter().map(|(key, value)| assignment(key, &value)),
+                "the environment",
+            )?,
             identity,
             setgroups,
             workdir,
@@ -107,8 +123,18 @@ impl Command {
         let (message, code) = match self.try_exec(channel) {
             Ok((candidate, error)) => {
                 let errno = error.raw_os_error().unwrap_or(libc::EIO);
-                let code = if is_not_found(errno) { EXIT_NOT_FOUND } else { EXIT_NOT_EXECUTABLE };
-                (FromInit::ExecFailed { errno, command: candidate }, code)
+                let code = if is_not_found(errno) {
+                    EXIT_NOT_FOUND
+                } else {
+                    EXIT_NOT_EXECUTABLE
+                };
+                (
+                    FromInit::ExecFailed {
+                        errno,
+                        command: candidate,
+                    },
+                    code,
+                )
             }
             Err(failure) => (FromInit::Failed(failure), EXIT_RUNTIME),
         };
@@ -119,13 +145,18 @@ impl Command {
 
     /// `Ok` is a failure of the execve(2) itself, `Err` one of a step before.
     fn try_exec(&self, channel: &Channel) -> Result<(String, io::Error), StepFailure> {
-        let fail = |step: &'static str, object: String| move |error: Errno| StepFailure::new(step, object, &error.into());
-        let Identity { uid, gid, groups, .. } = &self.identity;
+        let fail = |step: &'static str, object: String| {
+            move |error: Errno| StepFailure::new(step, object, &error.into())
+        };
+        let Identity {
+            uid, gid, groups, ..
+        } = &self.identity;
         // Its own session in every case: no terminal of the host is its
         // controlling one, so it can push no input into it (TIOCSTI).
         rustix::process::setsid().map_err(fail("make a session for", self.name.clone()))?;
         if let Some(terminal) = &self.terminal {
-            self.adopt(terminal).map_err(fail("attach the terminal of", self.name.clone()))?;
+            self.adopt(terminal)
+                .map_err(fail("attach the terminal of", self.name.clone()))?;
         }
         if let Err(error) = sys::keyring::join_new_session()
             && error.raw_os_error() != Some(libc::ENOSYS)
@@ -137,14 +168,19 @@ impl Command {
         self.restrictions.before_setuid()?;
         if self.setgroups {
             let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
-            rustix::thread::set_thread_groups(&groups).map_err(fail("set the supplementary groups of", self.name.clone()))?;
+            rustix::thread::set_thread_groups(&groups)
+                .map_err(fail("set the supplementary groups of", self.name.clone()))?;
         }
         let id = Gid::from_raw(*gid);
-        rustix::thread::set_thread_res_gid(id, id, id).map_err(fail("set the group id", gid.to_string()))?;
+        rustix::thread::set_thread_res_gid(id, id, id)
+            .map_err(fail("set the group id", gid.to_string()))?;
         let id = Uid::from_raw(*uid);
-        rustix::thread::set_thread_res_uid(id, id, id).map_err(fail("set the user id", uid.to_string()))?;
-        self.enter_workdir().map_err(fail("enter the working directory of", self.name.clone()))?;
-        sys::fd::close_all_on_exec().map_err(|error| StepFailure::new("close the descriptors of", &self.name, &error))?;
+        rustix::thread::set_thread_res_uid(id, id, id)
+            .map_err(fail("set the user id", uid.to_string()))?;
+        self.enter_workdir()
+            .map_err(fail("enter the working directory of", self.name.clone()))?;
+        sys::fd::close_all_on_exec()
+            .map_err(|error| StepFailure::new("close the descriptors of", &self.name, &error))?;
         sys::signal::set_mask(SignalSet::EMPTY)
             .map_err(|error| StepFailure::new("unblock the signals of", &self.name, &error))?;
         self.restrictions.after_setuid()?;
@@ -173,7 +209,10 @@ impl Command {
 
     /// Tries each candidate as execvp(3) does; returns the one to complain about.
     fn execvp(&self) -> (String, io::Error) {
-        let mut failure = (self.name.clone(), io::Error::from_raw_os_error(libc::ENOENT));
+        let mut failure = (
+            self.name.clone(),
+            io::Error::from_raw_os_error(libc::ENOENT),
+        );
         for candidate in &self.candidates {
             let error = if self.refused.contains(candidate) {
                 io::Error::from_raw_os_error(libc::ELOOP)
@@ -210,24 +249,35 @@ fn candidates(name: &OsStr, path: &OsStr) -> Result<Vec<CString>, StepFailure> {
             .map(|dir| [dir, b"/", name].concat())
             .collect()
     };
-    paths.into_iter().map(|path| c_string(path, "the command")).collect()
+    paths
+        .into_iter()
+        .map(|path| c_string(path, "the command"))
+        .collect()
 }
 
 /// Fails with `ELOOP` where `path`, or the interpreter that a script names there,
 /// leads through a magic link. Whatever else is wrong with it, execve(2) will say.
-fn refuse_magic_links(dir: BorrowedFd<'_>, path: &std::ffi::CStr, depth: usize) -> Result<(), Errno> {
+fn refuse_magic_links(
+    dir: BorrowedFd<'_>,
+    path: &std::ffi::CStr,
+    depth: usize,
+) -> Result<(), Errno> {
     let resolve = ResolveFlags::NO_MAGICLINKS;
-    let open = |flags| rustix::fs::openat2(dir, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve);
+    let open =
+        |flags| rustix::fs::openat2(dir, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve);
     let found = match open(OFlags::PATH) {
         Ok(found) => found,
         Err(Errno::LOOP) => return Err(Errno::LOOP),
         Err(_) => return Ok(()),
     };
-    let is_file = |stat: rustix::fs::Stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+    let is_file =
+        |stat: rustix::fs::Stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
     if depth == 0 || !rustix::fs::fstat(&found).is_ok_and(is_file) {
         return Ok(());
     }
-    let Ok(file) = open(OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY) else { return Ok(()) };
+    let Ok(file) = open(OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY) else {
+        return Ok(());
+    };
     let mut head = [0; SCRIPT_HEAD];
     let length = rustix::io::read(&file, &mut head)?;
     match head.get(..length).and_then(interpreter) {
@@ -238,8 +288,13 @@ fn refuse_magic_links(dir: BorrowedFd<'_>, path: &std::ffi::CStr, depth: usize) 
 
 /// The interpreter that a script's first line names (execve(2)).
 fn interpreter(head: &[u8]) -> Option<CString> {
-    let line = head.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
-    let word = line.split(|byte| matches!(byte, b' ' | b'\t' | 0)).find(|word| !word.is_empty())?;
+    let line = head
+        .strip_prefix(b"#!")?
+        .split(|byte| *byte == b'\n')
+        .next()?;
+    let word = line
+        .split(|byte| matches!(byte, b' ' | b'\t' | 0))
+        .find(|word| !word.is_empty())?;
     CString::new(word).ok()
 }
 
@@ -263,7 +318,13 @@ fn make_workdir(root: BorrowedFd<'_>, path: &Path, owner: &Identity) -> Result<O
         match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755)) {
             Ok(()) => {
                 let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
-                rustix::fs::chownat(&parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+                rustix::fs::chownat(
+                    &parent,
+                    name,
+                    Some(uid),
+                    Some(gid),
+                    AtFlags::SYMLINK_NOFOLLOW,
+                )?;
             }
             Err(Errno::EXIST) => {}
             Err(error) => return Err(error),
@@ -274,8 +335,18 @@ fn make_workdir(root: BorrowedFd<'_>, path: &Path, owner: &Identity) -> Result<O
     Ok(parent)
 }
 
-fn open_directory(dir: BorrowedFd<'_>, path: &Path, resolve: ResolveFlags) -> Result<OwnedFd, Errno> {
-    rustix::fs::openat2(dir, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), resolve)
+fn open_directory(
+    dir: BorrowedFd<'_>,
+    path: &Path,
+    resolve: ResolveFlags,
+) -> Result<OwnedFd, Errno> {
+    rustix::fs::openat2(
+        dir,
+        path,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+        resolve,
+    )
 }
 
 fn assignment(key: OsString, value: &OsStr) -> OsString {
@@ -286,11 +357,21 @@ fn assignment(key: OsString, value: &OsStr) -> OsString {
 }
 
 fn c_string(bytes: Vec<u8>, object: &str) -> Result<CString, StepFailure> {
-    CString::new(bytes).map_err(|_| StepFailure::new("pass on", object, &io::Error::from_raw_os_error(libc::EINVAL)))
+    CString::new(bytes).map_err(|_| {
+        StepFailure::new(
+            "pass on",
+            object,
+            &io::Error::from_raw_os_error(libc::EINVAL),
+        )
+    })
 }
 
-fn c_strings(strings: impl Iterator<Item = OsString>, object: &str) -> Result<CStringArray, StepFailure> {
-    let strings: Result<Vec<CString>, StepFailure> = strings.map(|s| c_string(s.into_vec(), object)).collect();
+fn c_strings(
+    strings: impl Iterator<Item = OsString>,
+    object: &str,
+) -> Result<CStringArray, StepFailure> {
+    let strings: Result<Vec<CString>, StepFailure> =
+        strings.map(|s| c_string(s.into_vec(), object)).collect();
     Ok(CStringArray::new(strings?))
 }
 
@@ -299,8 +380,16 @@ mod tests {
     use super::*;
 
     fn identity() -> Identity {
-        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        Identity { uid, gid, groups: vec![], home: "/".into() }
+        let (uid, gid) = (
+            rustix::process::geteuid().as_raw(),
+            rustix::process::getegid().as_raw(),
+        );
+        Identity {
+            uid,
+            gid,
+            groups: vec![],
+            home: "/".into(),
+        }
     }
 
     /// A directory of the test's own, removed at the end.
@@ -308,7 +397,8 @@ mod tests {
 
     impl Scratch {
         fn new(name: &str) -> Self {
-            let path = std::env::temp_dir().join(format!("crun-lite-exec-{name}-{}", std::process::id()));
+            let path =
+                std::env::temp_dir().join(format!("crun-lite-exec-{name}-{}", std::process::id()));
             std::fs::create_dir_all(&path).unwrap();
             Self(path)
         }
@@ -327,7 +417,10 @@ mod tests {
     #[test]
     fn commands_are_looked_for_as_execvp_does() {
         let tried = |name: &str, path: &str| candidates(name.as_ref(), path.as_ref()).unwrap();
-        assert_eq!(tried("sh", "/a::/b"), [c"/a/sh".to_owned(), c"./sh".into(), c"/b/sh".into()]);
+        assert_eq!(
+            tried("sh", "/a::/b"),
+            [c"/a/sh".to_owned(), c"./sh".into(), c"/b/sh".into()]
+        );
         assert_eq!(tried("./sh", "/a"), [c"./sh".to_owned()]);
         assert_eq!(tried("", "/a"), Vec::<CString>::new());
         assert!(candidates("a\0b".as_ref(), "/a".as_ref()).is_err());
@@ -336,7 +429,10 @@ mod tests {
     #[test]
     fn interpreters_are_read_as_the_kernel_does() {
         assert_eq!(interpreter(b"#! \t/bin/sh -e\nx"), Some(c"/bin/sh".into()));
-        assert_eq!(interpreter(b"#!/proc/self/exe\0"), Some(c"/proc/self/exe".into()));
+        assert_eq!(
+            interpreter(b"#!/proc/self/exe\0"),
+            Some(c"/proc/self/exe".into())
+        );
         assert_eq!(interpreter(b"#!\n/bin/sh"), None);
         assert_eq!(interpreter(b"\x7fELF"), None);
     }
@@ -346,7 +442,10 @@ mod tests {
         let scratch = Scratch::new("magic");
         let write = |name: &str, text: &str| std::fs::write(scratch.0.join(name), text).unwrap();
         write("direct", "#!/proc/self/exe\n");
-        write("nested", &format!("#! {}\n", scratch.0.join("direct").display()));
+        write(
+            "nested",
+            &format!("#! {}\n", scratch.0.join("direct").display()),
+        );
         write("fine", "#!/bin/sh\n");
         std::os::unix::fs::symlink("/proc/self/exe", scratch.0.join("link")).unwrap();
         let dir = scratch.open();
@@ -369,7 +468,9 @@ mod tests {
         make("/a/b/c").unwrap();
         make("/a/../../../x").unwrap_err();
         make("/a/../a/b").unwrap();
-        assert!(scratch.0.join("a/b/c").is_dir() && !scratch.0.parent().unwrap().join("x").exists());
+        assert!(
+            scratch.0.join("a/b/c").is_dir() && !scratch.0.parent().unwrap().join("x").exists()
+        );
         std::fs::create_dir(scratch.0.join("elsewhere")).unwrap();
         make("/link/in").unwrap();
         assert!(scratch.0.join("elsewhere/in").is_dir());

@@ -58,9 +58,19 @@ pub(super) struct Ends {
 }
 
 /// The life of init; never returns into what it was forked from.
-pub(super) fn run(plan: &Plan, io: SpawnIo, setgroups: bool, network: NetworkSetup<'_>, ends: Ends) -> ! {
+pub(super) fn run(
+    plan: &Plan,
+    io: SpawnIo,
+    setgroups: bool,
+    network: NetworkSetup<'_>,
+    ends: Ends,
+) -> ! {
     let _guard = ExitOnUnwind;
-    let init = Init { ends, setgroups, shares_pids: !plan.namespaces.pid };
+    let init = Init {
+        ends,
+        setgroups,
+        shares_pids: !plan.namespaces.pid,
+    };
     let code = match init.live(plan, io, network) {
         Ok(code) => code,
         Err(failure) => {
@@ -89,7 +99,10 @@ struct Init {
 }
 
 /// Puts a step's name and object to an error.
-fn failed<E: Into<io::Error>>(step: &'static str, object: &'static str) -> impl FnOnce(E) -> StepFailure {
+fn failed<E: Into<io::Error>>(
+    step: &'static str,
+    object: &'static str,
+) -> impl FnOnce(E) -> StepFailure {
     move |error| StepFailure::new(step, object, &error.into())
 }
 
@@ -102,15 +115,29 @@ impl Init {
         }
         self.hide()?;
         // The host's: once the steps have begun, /dev may be anything.
-        let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::empty())
-            .map_err(failed("open", "/dev/null"))?;
+        let null = rustix::fs::open(
+            "/dev/null",
+            OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOCTTY,
+            Mode::empty(),
+        )
+        .map_err(failed("open", "/dev/null"))?;
         if io.tty || !io.interactive {
             rustix::stdio::dup2_stdin(&null).map_err(failed("replace", "standard input"))?;
         }
-        let needs_procfs = self.shares_pids || plan.steps.iter().any(|step| matches!(step, Step::Sysctl { .. }));
-        let procfs = needs_procfs.then(Procfs::open).transpose().map_err(failed("open a procfs", "/proc"))?;
+        let needs_procfs = self.shares_pids
+            || plan
+                .steps
+                .iter()
+                .any(|step| matches!(step, Step::Sysctl { .. }));
+        let procfs = needs_procfs
+            .then(Procfs::open)
+            .transpose()
+            .map_err(failed("open a procfs", "/proc"))?;
         let command = self.set_up(plan, network, procfs.as_ref())?;
-        self.ends.channel.send(&FromInit::SetUp).map_err(failed("report", "the end of set-up"))?;
+        self.ends
+            .channel
+            .send(&FromInit::SetUp)
+            .map_err(failed("report", "the end of set-up"))?;
         self.expect(ToInit::Go)?;
         self.supervise(command, &null, procfs.as_ref())
     }
@@ -136,7 +163,10 @@ impl Init {
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
             .map_err(failed("set the parent-death signal of", "init"))?;
         let mut lifeline = [PollFd::new(&self.ends.lifeline, PollFlags::empty())];
-        let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+        let now = rustix::time::Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
         match rustix::event::poll(&mut lifeline, Some(&now)) {
             Ok(0) | Err(Errno::INTR) => Ok(()),
             Ok(_) => sys::process::exit(EXIT_ORPHANED),
@@ -151,12 +181,15 @@ impl Init {
             _ => 0,
         };
         if self.setgroups {
-            rustix::thread::set_thread_groups(&[]).map_err(failed("drop", "the caller's supplementary groups"))?;
+            rustix::thread::set_thread_groups(&[])
+                .map_err(failed("drop", "the caller's supplementary groups"))?;
         }
         let gid = Gid::from_raw(first(&plan.gid_map));
-        rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(failed("set the group id of", "init"))?;
+        rustix::thread::set_thread_res_gid(gid, gid, gid)
+            .map_err(failed("set the group id of", "init"))?;
         let uid = Uid::from_raw(first(&plan.uid_map));
-        rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(failed("set the user id of", "init"))
+        rustix::thread::set_thread_res_uid(uid, uid, uid)
+            .map_err(failed("set the user id of", "init"))
     }
 
     /// Shuts what the parent's memory holds off from the container.
@@ -168,12 +201,17 @@ impl Init {
             .and_then(|()| rustix::thread::set_name(c"crun-lite-init").map_err(io::Error::from));
         match renamed {
             Ok(()) => Ok(()),
-            Err(error) => self.warn(format!("init shows the command line that it was started with: {error}")),
+            Err(error) => self.warn(format!(
+                "init shows the command line that it was started with: {error}"
+            )),
         }
     }
 
     fn warn(&self, text: String) -> Result<(), StepFailure> {
-        self.ends.channel.send(&FromInit::Warning(text)).map_err(failed("report", "a warning"))
+        self.ends
+            .channel
+            .send(&FromInit::Warning(text))
+            .map_err(failed("report", "a warning"))
     }
 
     /// Carries the steps out; returns the command, ready to be started.
@@ -190,18 +228,27 @@ impl Init {
         for step in &plan.steps {
             match step {
                 Step::Hostname { name } => {
-                    rustix::system::sethostname(name.as_bytes())
-                        .map_err(|error| StepFailure::new("set the host name", name, &error.into()))?;
+                    rustix::system::sethostname(name.as_bytes()).map_err(|error| {
+                        StepFailure::new("set the host name", name, &error.into())
+                    })?;
                 }
                 Step::Network { link } => {
-                    let set_up = network.take().ok_or(Errno::ALREADY).map_err(failed("set up", "the network"))?;
+                    let set_up = network
+                        .take()
+                        .ok_or(Errno::ALREADY)
+                        .map_err(failed("set up", "the network"))?;
                     if let Some(link) = set_up(*link)? {
                         let link = FromInit::Link(link);
-                        self.ends.channel.send(&link).map_err(failed("hand over", "the network link"))?;
+                        self.ends
+                            .channel
+                            .send(&link)
+                            .map_err(failed("hand over", "the network link"))?;
                     }
                 }
                 Step::Sysctl { key, value } => {
-                    let procfs = procfs.ok_or(Errno::NOENT).map_err(failed("open a procfs", "/proc"))?;
+                    let procfs = procfs
+                        .ok_or(Errno::NOENT)
+                        .map_err(failed("open a procfs", "/proc"))?;
                     procfs.set_sysctl(key, value)?;
                 }
                 Step::Exec(step) => command = Some(self.prepare(step, slave.take())?),
@@ -212,11 +259,16 @@ impl Init {
             }
             if let Some(pty) = executor.take_pty() {
                 let master = FromInit::Terminal(pty.master);
-                self.ends.channel.send(&master).map_err(failed("hand over", "the pty"))?;
+                self.ends
+                    .channel
+                    .send(&master)
+                    .map_err(failed("hand over", "the pty"))?;
                 slave = Some(pty.slave);
             }
         }
-        command.ok_or(Errno::INVAL).map_err(failed("carry out the plan", "no command in it"))
+        command
+            .ok_or(Errno::INVAL)
+            .map_err(failed("carry out the plan", "no command in it"))
     }
 
     fn prepare(&self, step: &ExecStep, slave: Option<OwnedFd>) -> Result<Command, StepFailure> {
@@ -255,7 +307,10 @@ impl Init {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        if fds.first().is_some_and(|lifeline| !lifeline.revents().is_empty()) {
+        if fds
+            .first()
+            .is_some_and(|lifeline| !lifeline.revents().is_empty())
+        {
             self.end_all(signals.and_then(|(_, procfs)| procfs))?;
             sys::process::exit(EXIT_ORPHANED);
         }
@@ -271,7 +326,12 @@ impl Init {
     }
 
     /// Starts the command and looks after it until it ends.
-    fn supervise(&self, command: Command, null: &OwnedFd, procfs: Option<&Procfs>) -> Result<u8, StepFailure> {
+    fn supervise(
+        &self,
+        command: Command,
+        null: &OwnedFd,
+        procfs: Option<&Procfs>,
+    ) -> Result<u8, StepFailure> {
         let signals = SignalFd::new(SignalSet::ALL).map_err(failed("make", "a signalfd"))?;
         if self.shares_pids {
             // From here on a sudden death would leave the command behind, and
@@ -292,9 +352,15 @@ impl Init {
             rustix::stdio::dup2_stderr(null)
         };
         let_go().map_err(failed("replace", "the standard streams of init"))?;
-        let code = self.reap(pid, &signals, procfs).map_err(failed("look after", "the command"))?;
-        self.end_all(procfs).map_err(failed("end", "the rest of the container"))?;
-        self.ends.channel.send(&FromInit::Exited(code)).map_err(failed("report", "the command's end"))?;
+        let code = self
+            .reap(pid, &signals, procfs)
+            .map_err(failed("look after", "the command"))?;
+        self.end_all(procfs)
+            .map_err(failed("end", "the rest of the container"))?;
+        self.ends
+            .channel
+            .send(&FromInit::Exited(code))
+            .map_err(failed("report", "the command's end"))?;
         Ok(code)
     }
 
@@ -337,6 +403,9 @@ fn next_zombie() -> io::Result<Option<(Pid, WaitStatus)>> {
 
 /// The exit code that stands for `status`, as in a shell.
 pub(super) fn exit_code(status: WaitStatus) -> u8 {
-    let code = status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal));
-    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(EXIT_RUNTIME)
+    let code = status
+        .exit_status()
+        .or_else(|| status.terminating_signal().map(|signal| 128 + signal));
+    code.and_then(|code| u8::try_from(code).ok())
+        .unwrap_or(EXIT_RUNTIME)
 }

@@ -18,8 +18,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 
 use crate::error::StepFailure;
@@ -33,7 +33,7 @@ const MAX_TEXT: usize = 512;
 
 /// From the parent to init.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ToInit {
+pub(super) enum ToInit {
     /// The id maps are in place.
     MapsWritten,
     /// Start the command.
@@ -49,7 +49,7 @@ pub enum ToInit {
 
 /// From init, or from its child until that has become the command.
 #[derive(Debug)]
-pub enum FromInit {
+pub(super) enum FromInit {
     /// The container's end of the network link.
     Link(OwnedFd),
     /// The master of the command's pty.
@@ -84,11 +84,11 @@ const EXITED: u8 = 70;
 
 /// One end of the socketpair.
 #[derive(Debug)]
-pub struct Channel(OwnedFd);
+pub(super) struct Channel(OwnedFd);
 
 /// What became of an attempt to receive.
 #[derive(Debug)]
-pub enum Received<M> {
+pub(super) enum Received<M> {
     /// A message.
     Message(M),
     /// Nothing yet.
@@ -98,7 +98,7 @@ pub enum Received<M> {
 }
 
 /// A kind of message, one per direction.
-pub trait Message: Sized {
+pub(super) trait Message: Sized {
     /// Kind, body and descriptor.
     fn encode(&self) -> io::Result<(u8, Vec<u8>, Option<BorrowedFd<'_>>)>;
     /// The reverse; `None` where that is no message of this direction.
@@ -107,19 +107,23 @@ pub trait Message: Sized {
 
 impl Channel {
     /// Makes a connected pair.
-    pub fn pair() -> io::Result<(Self, Self)> {
-        let (a, b) =
-            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    pub(super) fn pair() -> io::Result<(Self, Self)> {
+        let (a, b) = rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
         Ok((Self(a), Self(b)))
     }
 
     /// Sends one message, waiting while the other side's queue is full.
-    pub fn send<M: Message>(&self, message: &M) -> io::Result<()> {
+    pub(super) fn send<M: Message>(&self, message: &M) -> io::Result<()> {
         self.send_with(message, SendFlags::NOSIGNAL)
     }
 
     /// Sends one message; fails with `WouldBlock` where the queue is full.
-    pub fn try_send<M: Message>(&self, message: &M) -> io::Result<()> {
+    pub(super) fn try_send<M: Message>(&self, message: &M) -> io::Result<()> {
         self.send_with(message, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)
     }
 
@@ -141,13 +145,18 @@ impl Channel {
     }
 
     /// Takes the next message if there is one.
-    pub fn try_receive<M: Message>(&self) -> io::Result<Received<M>> {
+    pub(super) fn try_receive<M: Message>(&self) -> io::Result<Received<M>> {
         let mut buffer = [0; MAX_MESSAGE];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
         let received = rustix::io::retry_on_intr(|| {
-            rustix::net::recvmsg(&self.0, &mut [IoSliceMut::new(&mut buffer)], &mut control, flags)
+            rustix::net::recvmsg(
+                &self.0,
+                &mut [IoSliceMut::new(&mut buffer)],
+                &mut control,
+                flags,
+            )
         });
         let received = match received {
             Ok(received) => received,
@@ -156,14 +165,19 @@ impl Channel {
             Err(error) => return Err(error.into()),
         };
         // No message of ours is empty: that is the end of the stream.
-        let Some(message) = buffer.get(..received.bytes).filter(|message| !message.is_empty()) else {
+        let Some(message) = buffer
+            .get(..received.bytes)
+            .filter(|message| !message.is_empty())
+        else {
             return Ok(Received::End);
         };
         let fd = control.drain().find_map(|message| match message {
             RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
             _ => None,
         });
-        let cut = received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC);
+        let cut = received
+            .flags
+            .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC);
         match message {
             [VERSION, kind, body @ ..] if !cut => M::decode(*kind, body, fd).map(Received::Message),
             _ => None,
@@ -194,9 +208,10 @@ impl Message for ToInit {
         match (kind, body) {
             (MAPS_WRITTEN, []) => Some(Self::MapsWritten),
             (GO, []) => Some(Self::Go),
-            (SIGNAL, [signal @ 1..=64, group @ 0..=1]) => {
-                Some(Self::Signal { signal: i32::from(*signal), group: *group == 1 })
-            }
+            (SIGNAL, [signal @ 1..=64, group @ 0..=1]) => Some(Self::Signal {
+                signal: i32::from(*signal),
+                group: *group == 1,
+            }),
             _ => None,
         }
     }
@@ -217,9 +232,11 @@ impl Message for FromInit {
                 (FAILED, serde_json::to_vec(&failure)?, None)
             }
             Self::SetUp => (SET_UP, Vec::new(), None),
-            Self::ExecFailed { errno, command } => {
-                (EXEC_FAILED, [&errno.to_le_bytes(), shorten(command).as_bytes()].concat(), None)
-            }
+            Self::ExecFailed { errno, command } => (
+                EXEC_FAILED,
+                [&errno.to_le_bytes(), shorten(command).as_bytes()].concat(),
+                None,
+            ),
             Self::Exited(code) => (EXITED, vec![*code], None),
         })
     }
@@ -234,7 +251,10 @@ impl Message for FromInit {
             (EXEC_FAILED, body) => {
                 let (errno, command) = body.split_first_chunk()?;
                 let command = String::from_utf8_lossy(command).into_owned();
-                Some(Self::ExecFailed { errno: i32::from_le_bytes(*errno), command })
+                Some(Self::ExecFailed {
+                    errno: i32::from_le_bytes(*errno),
+                    command,
+                })
             }
             (EXITED, [code]) => Some(Self::Exited(*code)),
             _ => None,
@@ -244,7 +264,8 @@ impl Message for FromInit {
 
 /// `text`, cut at a character boundary to at most [`MAX_TEXT`] bytes.
 fn shorten(text: &str) -> &str {
-    text.get(..text.floor_char_boundary(MAX_TEXT)).unwrap_or(text)
+    text.get(..text.floor_char_boundary(MAX_TEXT))
+        .unwrap_or(text)
 }
 
 #[cfg(test)]
@@ -265,39 +286,77 @@ mod tests {
     #[test]
     fn commands_survive_the_socket() {
         let (a, b) = Channel::pair().unwrap();
-        for sent in [ToInit::MapsWritten, ToInit::Go, ToInit::Signal { signal: 64, group: true }] {
+        for sent in [
+            ToInit::MapsWritten,
+            ToInit::Go,
+            ToInit::Signal {
+                signal: 64,
+                group: true,
+            },
+        ] {
             a.send(&sent).unwrap();
             assert!(matches!(b.try_receive().unwrap(), Received::Message(got) if sent == got));
         }
-        assert!(matches!(b.try_receive::<ToInit>().unwrap(), Received::Nothing));
+        assert!(matches!(
+            b.try_receive::<ToInit>().unwrap(),
+            Received::Nothing
+        ));
         drop(a);
         assert!(matches!(b.try_receive::<ToInit>().unwrap(), Received::End));
     }
 
     #[test]
     fn a_failure_arrives_as_it_was() {
-        let failure = StepFailure { step: "mount tmpfs".into(), object: "/t\"\u{1}ä".into(), errno: libc::EPERM };
-        assert!(matches!(pass(&FromInit::Failed(failure.clone())), FromInit::Failed(got) if got == failure));
-        assert!(matches!(pass(&FromInit::Exited(137)), FromInit::Exited(137)));
-        let failed = FromInit::ExecFailed { errno: -2, command: "nö".into() };
-        assert!(matches!(pass(&failed), FromInit::ExecFailed { errno: -2, command } if command == "nö"));
+        let failure = StepFailure {
+            step: "mount tmpfs".into(),
+            object: "/t\"\u{1}ä".into(),
+            errno: libc::EPERM,
+        };
+        assert!(
+            matches!(pass(&FromInit::Failed(failure.clone())), FromInit::Failed(got) if got == failure)
+        );
+        assert!(matches!(
+            pass(&FromInit::Exited(137)),
+            FromInit::Exited(137)
+        ));
+        let failed = FromInit::ExecFailed {
+            errno: -2,
+            command: "nö".into(),
+        };
+        assert!(
+            matches!(pass(&failed), FromInit::ExecFailed { errno: -2, command } if command == "nö")
+        );
     }
 
     #[test]
     fn texts_of_any_length_fit() {
         let long = "\u{1}ü".repeat(5000);
-        let failure = StepFailure { step: long.clone(), object: long.clone(), errno: 1 };
-        assert!(matches!(pass(&FromInit::Failed(failure)), FromInit::Failed(got) if long.starts_with(&got.object)));
-        assert!(matches!(pass(&FromInit::Warning(long.clone())), FromInit::Warning(got) if long.starts_with(&got)));
+        let failure = StepFailure {
+            step: long.clone(),
+            object: long.clone(),
+            errno: 1,
+        };
+        assert!(
+            matches!(pass(&FromInit::Failed(failure)), FromInit::Failed(got) if long.starts_with(&got.object))
+        );
+        assert!(
+            matches!(pass(&FromInit::Warning(long.clone())), FromInit::Warning(got) if long.starts_with(&got))
+        );
     }
 
     #[test]
     fn descriptors_ride_along_and_close_on_exec() {
         let (read, write) = rustix::pipe::pipe().unwrap();
         let sent = FromInit::Link(write);
-        let FromInit::Link(got) = pass(&sent) else { panic!("no link") };
+        let FromInit::Link(got) = pass(&sent) else {
+            panic!("no link")
+        };
         drop(sent);
-        assert!(rustix::io::fcntl_getfd(&got).unwrap().contains(rustix::io::FdFlags::CLOEXEC));
+        assert!(
+            rustix::io::fcntl_getfd(&got)
+                .unwrap()
+                .contains(rustix::io::FdFlags::CLOEXEC)
+        );
         rustix::io::write(&got, b"x").unwrap();
         assert_eq!(rustix::io::read(&read, &mut [0; 4]).unwrap(), 1);
         assert!(got.as_raw_fd() > 2);
@@ -306,7 +365,13 @@ mod tests {
     #[test]
     fn nonsense_is_refused() {
         let (a, b) = Channel::pair().unwrap();
-        for message in [&[VERSION + 1, GO][..], &[VERSION], &[VERSION, 99], &[VERSION, SIGNAL, 65, 0], &[VERSION, LINK]] {
+        for message in [
+            &[VERSION + 1, GO][..],
+            &[VERSION],
+            &[VERSION, 99],
+            &[VERSION, SIGNAL, 65, 0],
+            &[VERSION, LINK],
+        ] {
             rustix::net::send(&a, message, SendFlags::empty()).unwrap();
             assert!(b.try_receive::<ToInit>().is_err(), "{message:?}");
         }

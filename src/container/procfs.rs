@@ -27,7 +27,9 @@ impl Procfs {
     /// Takes hold of one. For the parent and for init before its first step.
     pub(super) fn open() -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let host = rustix::fs::open("/proc", flags, Mode::empty()).map_err(io::Error::from).and_then(Self::check);
+        let host = rustix::fs::open("/proc", flags, Mode::empty())
+            .map_err(io::Error::from)
+            .and_then(Self::check);
         match host {
             Ok(host) if host.open_beneath("sys/kernel", flags).is_ok() => Ok(host),
             // Not there or covered; where the kernel refuses one of our own,
@@ -39,8 +41,9 @@ impl Procfs {
     fn detached() -> io::Result<Self> {
         let context = rustix::mount::fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
         rustix::mount::fsconfig_create(&context)?;
-        let attributes =
-            MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+        let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
+            | MountAttrFlags::MOUNT_ATTR_NODEV
+            | MountAttrFlags::MOUNT_ATTR_NOEXEC;
         let mount = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
         Self::check(mount)
     }
@@ -56,21 +59,37 @@ impl Procfs {
     /// Opens `path` beneath it: no mount is crossed and no magic link followed.
     fn open_beneath(&self, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
-        rustix::fs::openat2(&self.0, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve)
+        rustix::fs::openat2(
+            &self.0,
+            path,
+            flags | OFlags::CLOEXEC,
+            Mode::empty(),
+            resolve,
+        )
     }
 
     fn read(&self, path: &str) -> io::Result<String> {
-        io::read_to_string(std::fs::File::from(self.open_beneath(path, OFlags::RDONLY)?))
+        io::read_to_string(std::fs::File::from(
+            self.open_beneath(path, OFlags::RDONLY)?,
+        ))
     }
 
     /// Sets the sysctl `key` (dotted) of this process's namespaces.
     pub(super) fn set_sysctl(&self, key: &str, value: &str) -> Result<(), StepFailure> {
         let fail = |error: io::Error| StepFailure::new("set sysctl", key, &error);
-        let path = sysctl_path(key).ok_or_else(|| fail(io::Error::from_raw_os_error(libc::EINVAL)))?;
-        let file = self.open_beneath(&path, OFlags::WRONLY).map_err(|error| fail(error.into()))?;
+        let path =
+            sysctl_path(key).ok_or_else(|| fail(io::Error::from_raw_os_error(libc::EINVAL)))?;
+        let file = self
+            .open_beneath(&path, OFlags::WRONLY)
+            .map_err(|error| fail(error.into()))?;
         // In one write: the kernel takes each for a value of its own.
-        let written = rustix::io::write(&file, value.as_bytes()).map_err(|error| fail(error.into()))?;
-        if written == value.len() { Ok(()) } else { Err(fail(io::Error::from_raw_os_error(libc::EINVAL))) }
+        let written =
+            rustix::io::write(&file, value.as_bytes()).map_err(|error| fail(error.into()))?;
+        if written == value.len() {
+            Ok(())
+        } else {
+            Err(fail(io::Error::from_raw_os_error(libc::EINVAL)))
+        }
     }
 
     /// The children of this process (`/proc/thread-self/children`); for a
@@ -85,8 +104,12 @@ impl Procfs {
     /// The children of `pid`, as far as it still lives and may be looked at.
     fn children(&self, pid: Pid) -> Vec<Pid> {
         let tasks = self.open_beneath(&format!("{pid}/task"), OFlags::RDONLY | OFlags::DIRECTORY);
-        let Ok(tasks) = tasks.and_then(rustix::fs::Dir::new) else { return Vec::new() };
-        let threads = tasks.filter_map(Result::ok).map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let Ok(tasks) = tasks.and_then(rustix::fs::Dir::new) else {
+            return Vec::new();
+        };
+        let threads = tasks
+            .filter_map(Result::ok)
+            .map(|entry| entry.file_name().to_string_lossy().into_owned());
         threads
             .filter(|thread| !thread.starts_with('.'))
             .filter_map(|thread| self.read(&format!("{pid}/task/{thread}/children")).ok())
@@ -99,7 +122,11 @@ impl Procfs {
     /// (PR_SET_CHILD_SUBREAPER(2const)), so that an orphan becomes its child.
     pub(super) fn kill_descendants(&self, keep: &[Pid]) -> io::Result<()> {
         loop {
-            let children: Vec<Pid> = self.own_children()?.into_iter().filter(|pid| !keep.contains(pid)).collect();
+            let children: Vec<Pid> = self
+                .own_children()?
+                .into_iter()
+                .filter(|pid| !keep.contains(pid))
+                .collect();
             if children.is_empty() {
                 return Ok(());
             }
@@ -114,7 +141,8 @@ impl Procfs {
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             }
             for child in children {
-                let _ = rustix::process::waitpid(Some(child), rustix::process::WaitOptions::empty());
+                let _ =
+                    rustix::process::waitpid(Some(child), rustix::process::WaitOptions::empty());
             }
         }
     }
@@ -127,12 +155,16 @@ impl AsFd for Procfs {
 }
 
 fn pids(text: &str) -> Vec<Pid> {
-    text.split_ascii_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect()
+    text.split_ascii_whitespace()
+        .filter_map(|pid| Pid::from_raw(pid.parse().ok()?))
+        .collect()
 }
 
 /// `net.ipv4.ip_forward` as a path beneath the root of a procfs.
 fn sysctl_path(key: &str) -> Option<String> {
-    let well_formed = key.split('.').all(|part| !part.is_empty() && !part.contains(['/', '\0']));
+    let well_formed = key
+        .split('.')
+        .all(|part| !part.is_empty() && !part.contains(['/', '\0']));
     well_formed.then(|| format!("sys/{}", key.replace('.', "/")))
 }
 
@@ -142,7 +174,10 @@ mod tests {
 
     #[test]
     fn keys_cannot_leave_sys() {
-        assert_eq!(sysctl_path("net.ipv4.ping_group_range").as_deref(), Some("sys/net/ipv4/ping_group_range"));
+        assert_eq!(
+            sysctl_path("net.ipv4.ping_group_range").as_deref(),
+            Some("sys/net/ipv4/ping_group_range")
+        );
         for key in ["", ".", "..", "a..b", "../x", "a/b", "net.", ".net", "a\0"] {
             assert_eq!(sysctl_path(key), None, "{key:?}");
         }
@@ -155,6 +190,9 @@ mod tests {
         assert!(Procfs::check(sys).is_err());
         let proc = Procfs::open().unwrap();
         assert!(proc.read("sys/kernel/ostype").unwrap().starts_with("Linux"));
-        assert_eq!(proc.read("self/cwd/Cargo.toml").unwrap_err().raw_os_error(), Some(libc::ELOOP));
+        assert_eq!(
+            proc.read("self/cwd/Cargo.toml").unwrap_err().raw_os_error(),
+            Some(libc::ELOOP)
+        );
     }
 }

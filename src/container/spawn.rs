@@ -33,12 +33,18 @@ fn watched_signals() -> SignalSet {
         libc::SIGTSTP,
         libc::SIGWINCH,
     ];
-    named.into_iter().chain(32..=signal::MAX_SIGNAL).fold(SignalSet::EMPTY, SignalSet::with)
+    named
+        .into_iter()
+        .chain(32..=signal::MAX_SIGNAL)
+        .fold(SignalSet::EMPTY, SignalSet::with)
 }
 
 /// Whether `signal` asks a program to end.
 pub(super) fn ends(signal: i32) -> bool {
-    matches!(signal, libc::SIGHUP | libc::SIGINT | libc::SIGQUIT | libc::SIGTERM)
+    matches!(
+        signal,
+        libc::SIGHUP | libc::SIGINT | libc::SIGQUIT | libc::SIGTERM
+    )
 }
 
 /// Init, as the parent holds it. Dropping it kills the container.
@@ -59,7 +65,10 @@ impl Init {
     /// init. Once only.
     pub(super) fn wait(&mut self) -> io::Result<WaitIdStatus> {
         let waited = rustix::io::retry_on_intr(|| {
-            rustix::process::waitid(WaitId::PidFd(self.child.pidfd.as_fd()), WaitIdOptions::EXITED)
+            rustix::process::waitid(
+                WaitId::PidFd(self.child.pidfd.as_fd()),
+                WaitIdOptions::EXITED,
+            )
         });
         self.reaped = true;
         if let Some(procfs) = &self.procfs {
@@ -78,7 +87,8 @@ impl Drop for Init {
         if self.reaped {
             return;
         }
-        let killed = rustix::process::pidfd_send_signal(&self.child.pidfd, Signal::KILL).map_err(io::Error::from);
+        let killed = rustix::process::pidfd_send_signal(&self.child.pidfd, Signal::KILL)
+            .map_err(io::Error::from);
         if let Err(error) = killed.and_then(|()| self.wait()) {
             warn!("end the container: {error}");
         }
@@ -117,7 +127,8 @@ impl Prepared {
 pub fn spawn(plan: &Plan, io: SpawnIo, network: NetworkSetup<'_>) -> Result<Prepared, Error> {
     ns::check(&plan.namespaces)?;
     // Where the caller ignores SIGCHLD, the kernel would reap init unseen.
-    signal::reset_disposition(libc::SIGCHLD).map_err(|e| Error::host("reset the disposition of SIGCHLD", e))?;
+    signal::reset_disposition(libc::SIGCHLD)
+        .map_err(|e| Error::host("reset the disposition of SIGCHLD", e))?;
     let procfs = if plan.namespaces.pid {
         None
     } else {
@@ -126,7 +137,8 @@ pub fn spawn(plan: &Plan, io: SpawnIo, network: NetworkSetup<'_>) -> Result<Prep
         Some(Procfs::open().map_err(|e| Error::host("open /proc", e))?)
     };
     let setgroups = !plan.namespaces.user || idmap::setgroups_allowed(&plan.gid_map);
-    let (channel, init_channel) = Channel::pair().map_err(|e| Error::host("make a socketpair for init", e))?;
+    let (channel, init_channel) =
+        Channel::pair().map_err(|e| Error::host("make a socketpair for init", e))?;
     let (lifeline, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .map_err(|e| Error::host("make a pipe for init", e))?;
     let watched = watched_signals();
@@ -136,20 +148,55 @@ pub fn spawn(plan: &Plan, io: SpawnIo, network: NetworkSetup<'_>) -> Result<Prep
     let signals = SignalFd::new(watched).map_err(|e| Error::host("make a signalfd", e))?;
     let forked = crate::sys::process::fork(ns::clone_flags(&plan.namespaces));
     let child = match forked {
-        Ok(Forked::Child) => init::run(plan, io, setgroups, network, Ends { channel: init_channel, lifeline }),
+        Ok(Forked::Child) => init::run(
+            plan,
+            io,
+            setgroups,
+            network,
+            Ends {
+                channel: init_channel,
+                lifeline,
+            },
+        ),
         Ok(Forked::Parent(child)) => Ok(child),
-        Err(error) => Err(Error::host("create the container's namespaces", ns::explain(error))),
+        Err(error) => Err(Error::host(
+            "create the container's namespaces",
+            ns::explain(error),
+        )),
     };
     signal::set_mask(watched).map_err(|e| Error::host("unblock signals", e))?;
     drop((init_channel, lifeline));
     let child = child?;
-    debug!(pid = child.pid.as_raw_nonzero().get(), "cloned the container's init");
-    let init = Init { child, _lifeline: writer, procfs, others: Vec::new(), reaped: false };
-    let mut prepared = Prepared { init, channel, signals, early: Vec::new(), link: None, master: None, io };
+    debug!(
+        pid = child.pid.as_raw_nonzero().get(),
+        "cloned the container's init"
+    );
+    let init = Init {
+        child,
+        _lifeline: writer,
+        procfs,
+        others: Vec::new(),
+        reaped: false,
+    };
+    let mut prepared = Prepared {
+        init,
+        channel,
+        signals,
+        early: Vec::new(),
+        link: None,
+        master: None,
+        io,
+    };
     if plan.namespaces.user {
-        let maps = idmap::Maps { uid: plan.uid_map.clone(), gid: plan.gid_map.clone() };
+        let maps = idmap::Maps {
+            uid: plan.uid_map.clone(),
+            gid: plan.gid_map.clone(),
+        };
         idmap::write(prepared.init.child.pid, &maps)?;
-        prepared.channel.send(&ToInit::MapsWritten).map_err(|e| Error::host("talk to the container's init", e))?;
+        prepared
+            .channel
+            .send(&ToInit::MapsWritten)
+            .map_err(|e| Error::host("talk to the container's init", e))?;
     }
     prepared.wait_for_set_up()?;
     Ok(prepared)
@@ -170,11 +217,15 @@ impl Prepared {
             }
             // Looked at before its messages: what it said last is not missed.
             let gone = fds.last().is_some_and(|pidfd| !pidfd.revents().is_empty());
-            while let Some(received) =
-                self.signals.next().map_err(|e| Error::host("read the pending signals", e))?
+            while let Some(received) = self
+                .signals
+                .next()
+                .map_err(|e| Error::host("read the pending signals", e))?
             {
                 if ends(received.signal) {
-                    return Err(Error::Interrupted(u8::try_from(received.signal).unwrap_or_default()));
+                    return Err(Error::Interrupted(
+                        u8::try_from(received.signal).unwrap_or_default(),
+                    ));
                 }
                 self.early.push(received);
             }
@@ -182,7 +233,10 @@ impl Prepared {
                 return Ok(());
             }
             if gone {
-                let status = self.init.wait().map_err(|e| Error::host("wait for the container's init", e))?;
+                let status = self
+                    .init
+                    .wait()
+                    .map_err(|e| Error::host("wait for the container's init", e))?;
                 return Err(Error::InitDied(describe(&status)));
             }
         }
@@ -191,20 +245,28 @@ impl Prepared {
     /// Takes what init has said so far; true once all is set up.
     fn take_messages(&mut self) -> Result<bool, Error> {
         loop {
-            let received = self.channel.try_receive().map_err(|e| Error::host("receive from the container's init", e))?;
+            let received = self
+                .channel
+                .try_receive()
+                .map_err(|e| Error::host("receive from the container's init", e))?;
             match received {
                 Received::Message(FromInit::SetUp) => return Ok(true),
                 Received::Message(FromInit::Link(fd)) => self.link = Some(fd),
                 Received::Message(FromInit::Terminal(fd)) => self.master = Some(fd),
                 Received::Message(FromInit::Warning(text)) => warn!("{text}"),
                 Received::Message(FromInit::Failed(failure)) => return Err(failure.into()),
-                Received::Message(message @ (FromInit::ExecFailed { .. } | FromInit::Exited(_))) => {
+                Received::Message(
+                    message @ (FromInit::ExecFailed { .. } | FromInit::Exited(_)),
+                ) => {
                     return Err(Error::InitDied(format!("out of turn: {message:?}")));
                 }
                 Received::Nothing => return Ok(false),
                 // It is about to end; its pidfd says when.
                 Received::End => {
-                    let status = self.init.wait().map_err(|e| Error::host("wait for the container's init", e))?;
+                    let status = self
+                        .init
+                        .wait()
+                        .map_err(|e| Error::host("wait for the container's init", e))?;
                     return Err(Error::InitDied(describe(&status)));
                 }
             }

@@ -29,7 +29,7 @@ const NO_ID: u32 = u32::MAX;
 
 /// The ids that the command gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
+pub(super) struct Identity {
     /// User id.
     pub uid: u32,
     /// Primary group.
@@ -44,7 +44,10 @@ pub struct Identity {
 ///
 /// # Errors
 /// A name that is not there, an id that is none, or a file that cannot be read.
-pub fn resolve_beneath(root: BorrowedFd<'_>, spec: &UserSpec) -> Result<Identity, StepFailure> {
+pub(super) fn resolve_beneath(
+    root: BorrowedFd<'_>,
+    spec: &UserSpec,
+) -> Result<Identity, StepFailure> {
     resolve(spec, &read(root, "etc/passwd")?, &read(root, "etc/group")?)
 }
 
@@ -64,7 +67,10 @@ fn read(root: BorrowedFd<'_>, path: &str) -> Result<Vec<u8>, StepFailure> {
         return Err(fail(io::Error::from_raw_os_error(libc::EINVAL)));
     }
     let mut content = Vec::new();
-    std::fs::File::from(file).take(MAX_FILE + 1).read_to_end(&mut content).map_err(fail)?;
+    std::fs::File::from(file)
+        .take(MAX_FILE + 1)
+        .read_to_end(&mut content)
+        .map_err(fail)?;
     if content.len() as u64 > MAX_FILE {
         return Err(fail(io::Error::from_raw_os_error(libc::EFBIG)));
     }
@@ -110,22 +116,43 @@ fn resolve(spec: &UserSpec, passwd: &[u8], group: &[u8]) -> Result<Identity, Ste
     };
     for (step, id) in [("set the user id", uid), ("set the group id", gid)] {
         if id == NO_ID {
-            return Err(StepFailure::new(step, id.to_string(), &io::Error::from_raw_os_error(libc::EINVAL)));
+            return Err(StepFailure::new(
+                step,
+                id.to_string(),
+                &io::Error::from_raw_os_error(libc::EINVAL),
+            ));
         }
     }
     let mut supplementary = Vec::new();
     if let (Some(user), None) = (&user, &spec.group) {
-        let of_user = groups(group).filter(|group| group.members.split(|byte| *byte == b',').any(|m| m == user.name));
+        let of_user = groups(group).filter(|group| {
+            group
+                .members
+                .split(|byte| *byte == b',')
+                .any(|m| m == user.name)
+        });
         supplementary.extend(of_user.map(|group| group.gid).take(MAX_GROUPS));
         supplementary.sort_unstable();
         supplementary.dedup();
     }
-    let home = user.map(|user| user.home).filter(|home| home.starts_with(b"/")).unwrap_or(b"/");
-    Ok(Identity { uid, gid, groups: supplementary, home: OsString::from_vec(home.to_vec()) })
+    let home = user
+        .map(|user| user.home)
+        .filter(|home| home.starts_with(b"/"))
+        .unwrap_or(b"/");
+    Ok(Identity {
+        uid,
+        gid,
+        groups: supplementary,
+        home: OsString::from_vec(home.to_vec()),
+    })
 }
 
 fn not_found(step: &str, name: &str) -> StepFailure {
-    StepFailure::new(step, format!("{name:?}"), &io::Error::from_raw_os_error(libc::ENOENT))
+    StepFailure::new(
+        step,
+        format!("{name:?}"),
+        &io::Error::from_raw_os_error(libc::ENOENT),
+    )
 }
 
 fn users(passwd: &[u8]) -> impl Iterator<Item = User<'_>> {
@@ -135,7 +162,12 @@ fn users(passwd: &[u8]) -> impl Iterator<Item = User<'_>> {
         let uid = id(fields.nth(1)?)?;
         let gid = id(fields.next()?)?;
         let home = fields.nth(1).unwrap_or_default();
-        Some(User { name, uid, gid, home })
+        Some(User {
+            name,
+            uid,
+            gid,
+            home,
+        })
     })
 }
 
@@ -144,7 +176,11 @@ fn groups(group: &[u8]) -> impl Iterator<Item = Group<'_>> {
         let mut fields = line.split(|byte| *byte == b':');
         let name = fields.next().filter(|name| !name.is_empty())?;
         let gid = id(fields.nth(1)?)?;
-        Some(Group { name, gid, members: fields.next().unwrap_or_default() })
+        Some(Group {
+            name,
+            gid,
+            members: fields.next().unwrap_or_default(),
+        })
     })
 }
 
@@ -153,7 +189,11 @@ fn id(text: &[u8]) -> Option<u32> {
     if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    std::str::from_utf8(text).ok()?.parse().ok().filter(|id| *id != NO_ID)
+    std::str::from_utf8(text)
+        .ok()?
+        .parse()
+        .ok()
+        .filter(|id| *id != NO_ID)
 }
 
 #[cfg(test)]
@@ -176,16 +216,43 @@ mod tests {
     #[test]
     fn nobody_given_is_root_with_its_groups() {
         let root = resolve(&UserSpec::default(), PASSWD, GROUP).unwrap();
-        assert_eq!(root, Identity { uid: 0, gid: 0, groups: vec![10], home: "/root".into() });
+        assert_eq!(
+            root,
+            Identity {
+                uid: 0,
+                gid: 0,
+                groups: vec![10],
+                home: "/root".into()
+            }
+        );
         let bare = resolve(&UserSpec::default(), b"", b"").unwrap();
-        assert_eq!(bare, Identity { uid: 0, gid: 0, groups: vec![], home: "/".into() });
+        assert_eq!(
+            bare,
+            Identity {
+                uid: 0,
+                gid: 0,
+                groups: vec![],
+                home: "/".into()
+            }
+        );
     }
 
     #[test]
     fn names_and_numbers_find_the_same_line() {
-        let ann = Identity { uid: 1000, gid: 100, groups: vec![10, 29], home: "/home/ann".into() };
-        assert_eq!(resolve(&spec(name("ann"), None), PASSWD, GROUP).unwrap(), ann);
-        assert_eq!(resolve(&spec(Some(NameOrId::Id(1000)), None), PASSWD, GROUP).unwrap(), ann);
+        let ann = Identity {
+            uid: 1000,
+            gid: 100,
+            groups: vec![10, 29],
+            home: "/home/ann".into(),
+        };
+        assert_eq!(
+            resolve(&spec(name("ann"), None), PASSWD, GROUP).unwrap(),
+            ann
+        );
+        assert_eq!(
+            resolve(&spec(Some(NameOrId::Id(1000)), None), PASSWD, GROUP).unwrap(),
+            ann
+        );
     }
 
     #[test]
@@ -199,23 +266,47 @@ mod tests {
     #[test]
     fn an_unknown_number_is_itself_with_group_0() {
         let user = resolve(&spec(Some(NameOrId::Id(4242)), None), PASSWD, GROUP).unwrap();
-        assert_eq!(user, Identity { uid: 4242, gid: 0, groups: vec![], home: "/".into() });
+        assert_eq!(
+            user,
+            Identity {
+                uid: 4242,
+                gid: 0,
+                groups: vec![],
+                home: "/".into()
+            }
+        );
     }
 
     #[test]
     fn never_root_by_mistake() {
-        for bad in ["bad", "worse", "worst", "huge", "over", "neg", "", "short", "nobody", "roo", "root ", " root", "-1"] {
+        for bad in [
+            "bad", "worse", "worst", "huge", "over", "neg", "", "short", "nobody", "roo", "root ",
+            " root", "-1",
+        ] {
             let failure = resolve(&spec(name(bad), None), PASSWD, GROUP).unwrap_err();
             assert_eq!(failure.errno, libc::ENOENT, "{bad}");
         }
-        for (user, group) in [(Some(NameOrId::Id(NO_ID)), None), (None, Some(NameOrId::Id(NO_ID)))] {
-            assert_eq!(resolve(&spec(user, group), PASSWD, GROUP).unwrap_err().errno, libc::EINVAL);
+        for (user, group) in [
+            (Some(NameOrId::Id(NO_ID)), None),
+            (None, Some(NameOrId::Id(NO_ID))),
+        ] {
+            assert_eq!(
+                resolve(&spec(user, group), PASSWD, GROUP)
+                    .unwrap_err()
+                    .errno,
+                libc::EINVAL
+            );
         }
         assert!(resolve(&spec(None, name("fake")), PASSWD, GROUP).is_err());
     }
 
     #[test]
     fn a_home_that_is_no_path_is_the_root() {
-        assert_eq!(resolve(&spec(name("rel"), None), PASSWD, GROUP).unwrap().home, "/");
+        assert_eq!(
+            resolve(&spec(name("rel"), None), PASSWD, GROUP)
+                .unwrap()
+                .home,
+            "/"
+        );
     }
 }

@@ -38,7 +38,8 @@ impl Executor {
                 let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags)?;
                 Ok::<_, rustix::io::Errno>(Pty { master, slave })
             };
-            self.pty = Some(open().map_err(|e| StepFailure::new("open a pty", "/dev/ptmx", &e.into()))?);
+            self.pty =
+                Some(open().map_err(|e| StepFailure::new("open a pty", "/dev/ptmx", &e.into()))?);
         }
         Ok(())
     }

@@ -72,18 +72,47 @@ impl Kind {
 /// ranges where both files have some and both tools are installed.
 pub fn default_maps() -> Maps {
     if may_map_anything() {
-        return Maps { uid: identity(Kind::User), gid: identity(Kind::Group) };
+        return Maps {
+            uid: identity(Kind::User),
+            gid: identity(Kind::Group),
+        };
     }
-    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    let one = |host| vec![IdMapEntry { container: 0, host, size: 1 }];
-    let single = Maps { uid: one(uid), gid: one(gid) };
-    let Some(name) = user_name(uid) else { return single };
-    let ranges = |file| fs::read(file).map(|text| subordinate_ranges(&text, &name, uid)).unwrap_or_default();
+    let (uid, gid) = (
+        rustix::process::geteuid().as_raw(),
+        rustix::process::getegid().as_raw(),
+    );
+    let one = |host| {
+        vec![IdMapEntry {
+            container: 0,
+            host,
+            size: 1,
+        }]
+    };
+    let single = Maps {
+        uid: one(uid),
+        gid: one(gid),
+    };
+    let Some(name) = user_name(uid) else {
+        return single;
+    };
+    let ranges = |file| {
+        fs::read(file)
+            .map(|text| subordinate_ranges(&text, &name, uid))
+            .unwrap_or_default()
+    };
     let (uids, gids) = (ranges("/etc/subuid"), ranges("/etc/subgid"));
-    if uids.is_empty() || gids.is_empty() || [Kind::User, Kind::Group].iter().any(|kind| find_tool(*kind).is_none()) {
+    if uids.is_empty()
+        || gids.is_empty()
+        || [Kind::User, Kind::Group]
+            .iter()
+            .any(|kind| find_tool(*kind).is_none())
+    {
         return single;
     }
-    Maps { uid: append(single.uid, &uids), gid: append(single.gid, &gids) }
+    Maps {
+        uid: append(single.uid, &uids),
+        gid: append(single.gid, &gids),
+    }
 }
 
 /// Whether the caller may map ids that are not its own (user_namespaces(7):
@@ -97,7 +126,11 @@ fn may_map_anything() -> bool {
 /// Ids 0 to 65535 mapped to themselves, without those that this process's own
 /// user namespace lacks.
 fn identity(kind: Kind) -> Vec<IdMapEntry> {
-    let whole = vec![IdMapEntry { container: 0, host: 0, size: DEFAULT_SIZE }];
+    let whole = vec![IdMapEntry {
+        container: 0,
+        host: 0,
+        size: DEFAULT_SIZE,
+    }];
     match fs::read_to_string(format!("/proc/self/{}", kind.file())) {
         Ok(own) => clip(&parse_map(&own), DEFAULT_SIZE),
         Err(_) => whole,
@@ -108,7 +141,12 @@ fn identity(kind: Kind) -> Vec<IdMapEntry> {
 fn clip(own: &[IdMapEntry], limit: u32) -> Vec<IdMapEntry> {
     let mut ranges: Vec<(u32, u32)> = own
         .iter()
-        .map(|entry| (entry.container, entry.container.saturating_add(entry.size).min(limit)))
+        .map(|entry| {
+            (
+                entry.container,
+                entry.container.saturating_add(entry.size).min(limit),
+            )
+        })
         .filter(|(start, end)| start < end)
         .collect();
     ranges.sort_unstable();
@@ -116,7 +154,11 @@ fn clip(own: &[IdMapEntry], limit: u32) -> Vec<IdMapEntry> {
     for (start, end) in ranges {
         match map.last_mut() {
             Some(last) if last.container + last.size == start => last.size += end - start,
-            _ => map.push(IdMapEntry { container: start, host: start, size: end - start }),
+            _ => map.push(IdMapEntry {
+                container: start,
+                host: start,
+                size: end - start,
+            }),
         }
     }
     map
@@ -127,7 +169,11 @@ fn parse_map(text: &str) -> Vec<IdMapEntry> {
     let entry = |line: &str| {
         let mut numbers = line.split_ascii_whitespace().map(str::parse);
         let mut next = || numbers.next()?.ok();
-        Some(IdMapEntry { container: next()?, host: next()?, size: next()? })
+        Some(IdMapEntry {
+            container: next()?,
+            host: next()?,
+            size: next()?,
+        })
     };
     text.lines().filter_map(entry).collect()
 }
@@ -143,24 +189,37 @@ fn subordinate_ranges(text: &[u8], name: &[u8], uid: u32) -> Vec<(u32, u32)> {
         }
         let (start, count) = (number(fields.next()?)?, number(fields.next()?)?);
         // The last id, 2^32-1, is "no id".
-        (count > 0 && start.checked_add(count).is_some() && fields.next().is_none()).then_some((start, count))
+        (count > 0 && start.checked_add(count).is_some() && fields.next().is_none())
+            .then_some((start, count))
     };
-    text.split(|byte| *byte == b'\n').filter_map(range).collect()
+    text.split(|byte| *byte == b'\n')
+        .filter_map(range)
+        .collect()
 }
 
 fn number(text: &[u8]) -> Option<u32> {
     let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
-    digits.then(|| std::str::from_utf8(text).ok()?.parse().ok()).flatten()
+    digits
+        .then(|| std::str::from_utf8(text).ok()?.parse().ok())
+        .flatten()
 }
 
 /// `map` followed by `ranges`, each at the next free container id. The kernel
 /// takes 340 entries at most.
 fn append(mut map: Vec<IdMapEntry>, ranges: &[(u32, u32)]) -> Vec<IdMapEntry> {
-    let mut next: u32 = map.iter().map(|entry| entry.container + entry.size).max().unwrap_or(0);
+    let mut next: u32 = map
+        .iter()
+        .map(|entry| entry.container + entry.size)
+        .max()
+        .unwrap_or(0);
     for &(host, count) in ranges.iter().take(339) {
         let size = count.min(u32::MAX - next);
         if size > 0 {
-            map.push(IdMapEntry { container: next, host, size });
+            map.push(IdMapEntry {
+                container: next,
+                host,
+                size,
+            });
             next += size;
         }
     }
@@ -181,9 +240,13 @@ fn user_name(uid: u32) -> Option<Vec<u8>> {
 /// Where the tool for `kind` is installed.
 fn find_tool(kind: Kind) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
-    std::env::split_paths(&path).filter(|dir| dir.is_absolute()).map(|dir| dir.join(kind.tool())).find(|file| {
-        fs::metadata(file).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
-    })
+    std::env::split_paths(&path)
+        .filter(|dir| dir.is_absolute())
+        .map(|dir| dir.join(kind.tool()))
+        .find(|file| {
+            fs::metadata(file)
+                .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+        })
 }
 
 /// Writes both maps of the new process `pid`, which must be a child that waits.
@@ -201,7 +264,12 @@ pub fn write(pid: Pid, maps: &Maps) -> Result<(), Error> {
 }
 
 /// Writes one map at once, or starts the tool that will.
-fn start(kind: Kind, pid: Pid, map: &[IdMapEntry], privileged: bool) -> Result<Option<RunningTool>, Error> {
+fn start(
+    kind: Kind,
+    pid: Pid,
+    map: &[IdMapEntry],
+    privileged: bool,
+) -> Result<Option<RunningTool>, Error> {
     let own = match kind {
         Kind::User => rustix::process::geteuid().as_raw(),
         Kind::Group => rustix::process::getegid().as_raw(),
@@ -211,7 +279,8 @@ fn start(kind: Kind, pid: Pid, map: &[IdMapEntry], privileged: bool) -> Result<O
         return RunningTool::start(kind, pid, map).map(Some);
     }
     let put = |file: &str, text: &str| {
-        fs::write(format!("/proc/{pid}/{file}"), text).map_err(|error| Error::host(kind.write_step(), error))
+        fs::write(format!("/proc/{pid}/{file}"), text)
+            .map_err(|error| Error::host(kind.write_step(), error))
     };
     if kind == Kind::Group && !privileged {
         put("setgroups", "deny")?;
@@ -222,7 +291,9 @@ fn start(kind: Kind, pid: Pid, map: &[IdMapEntry], privileged: bool) -> Result<O
 
 /// The map as the kernel wants it: one write, one line per entry.
 fn lines(map: &[IdMapEntry]) -> String {
-    map.iter().map(|entry| format!("{} {} {}\n", entry.container, entry.host, entry.size)).collect()
+    map.iter()
+        .map(|entry| format!("{} {} {}\n", entry.container, entry.host, entry.size))
+        .collect()
 }
 
 /// newuidmap(1) or newgidmap(1) at work.
@@ -234,10 +305,16 @@ struct RunningTool {
 
 impl RunningTool {
     fn start(kind: Kind, pid: Pid, map: &[IdMapEntry]) -> Result<Self, Error> {
-        let fail = |reason: String| Error::IdMapTool { tool: kind.tool(), reason };
-        let tool = find_tool(kind)
-            .ok_or_else(|| fail("not installed, and only it can map more than one id (package uidmap)".into()))?;
-        let numbers = map.iter().flat_map(|entry| [entry.container, entry.host, entry.size]);
+        let fail = |reason: String| Error::IdMapTool {
+            tool: kind.tool(),
+            reason,
+        };
+        let tool = find_tool(kind).ok_or_else(|| {
+            fail("not installed, and only it can map more than one id (package uidmap)".into())
+        })?;
+        let numbers = map
+            .iter()
+            .flat_map(|entry| [entry.container, entry.host, entry.size]);
         let child = Command::new(tool)
             .arg(pid.to_string())
             .args(numbers.map(|number| number.to_string()))
@@ -250,8 +327,14 @@ impl RunningTool {
     }
 
     fn finish(self) -> Result<(), Error> {
-        let fail = |reason: String| Error::IdMapTool { tool: self.kind.tool(), reason };
-        let output = self.child.wait_with_output().map_err(|error: io::Error| fail(error.to_string()))?;
+        let fail = |reason: String| Error::IdMapTool {
+            tool: self.kind.tool(),
+            reason,
+        };
+        let output = self
+            .child
+            .wait_with_output()
+            .map_err(|error: io::Error| fail(error.to_string()))?;
         if output.status.success() {
             return Ok(());
         }
@@ -265,7 +348,10 @@ impl RunningTool {
 
 /// Whether `map` gives the container id `id`.
 pub fn covers(map: &[IdMapEntry], id: u32) -> bool {
-    map.iter().any(|entry| id.checked_sub(entry.container).is_some_and(|offset| offset < entry.size))
+    map.iter().any(|entry| {
+        id.checked_sub(entry.container)
+            .is_some_and(|offset| offset < entry.size)
+    })
 }
 
 /// Whether setgroups(2) will work behind `gid_map` once written by [`write`].
@@ -279,13 +365,20 @@ mod tests {
     use super::*;
 
     fn entry(container: u32, host: u32, size: u32) -> IdMapEntry {
-        IdMapEntry { container, host, size }
+        IdMapEntry {
+            container,
+            host,
+            size,
+        }
     }
 
     #[test]
     fn subordinate_ranges_are_the_users_own_and_well_formed() {
         let text = b"other:1:2\nme:100000:65536\n\nme:5\nme:x:1\nme:1:0\nme:4294967295:1\n1000:7:1\nme:1:1:1\nmee:9:9";
-        assert_eq!(subordinate_ranges(text, b"me", 1000), [(100_000, 65536), (7, 1)]);
+        assert_eq!(
+            subordinate_ranges(text, b"me", 1000),
+            [(100_000, 65536), (7, 1)]
+        );
         assert_eq!(subordinate_ranges(b"", b"me", 1000), []);
         assert_eq!(subordinate_ranges(b"+1000:1:1\n 1000:2:2", b"me", 1000), []);
     }
@@ -293,7 +386,14 @@ mod tests {
     #[test]
     fn ranges_follow_the_first_entry_without_gaps() {
         let map = append(vec![entry(0, 1000, 1)], &[(100_000, 10), (7, u32::MAX)]);
-        assert_eq!(map, [entry(0, 1000, 1), entry(1, 100_000, 10), entry(11, 7, u32::MAX - 11)]);
+        assert_eq!(
+            map,
+            [
+                entry(0, 1000, 1),
+                entry(1, 100_000, 10),
+                entry(11, 7, u32::MAX - 11)
+            ]
+        );
         assert_eq!(append(Vec::new(), &vec![(1, 1); 1000]).len(), 339);
     }
 
@@ -303,8 +403,14 @@ mod tests {
         assert_eq!(own, [entry(0, 1000, 1), entry(1, 100_000, 65536)]);
         assert_eq!(clip(&own, DEFAULT_SIZE), [entry(0, 0, 65536)]);
         assert_eq!(clip(&[entry(0, 1000, 1)], DEFAULT_SIZE), [entry(0, 0, 1)]);
-        assert_eq!(clip(&[entry(0, 0, u32::MAX)], DEFAULT_SIZE), [entry(0, 0, 65536)]);
-        assert_eq!(clip(&[entry(5, 0, 2), entry(70_000, 9, 9)], DEFAULT_SIZE), [entry(5, 5, 2)]);
+        assert_eq!(
+            clip(&[entry(0, 0, u32::MAX)], DEFAULT_SIZE),
+            [entry(0, 0, 65536)]
+        );
+        assert_eq!(
+            clip(&[entry(5, 0, 2), entry(70_000, 9, 9)], DEFAULT_SIZE),
+            [entry(5, 5, 2)]
+        );
     }
 
     #[test]
@@ -317,6 +423,9 @@ mod tests {
 
     #[test]
     fn lines_are_what_the_kernel_reads() {
-        assert_eq!(lines(&[entry(0, 1000, 1), entry(1, 2, 3)]), "0 1000 1\n1 2 3\n");
+        assert_eq!(
+            lines(&[entry(0, 1000, 1), entry(1, 2, 3)]),
+            "0 1000 1\n1 2 3\n"
+        );
     }
 }

@@ -29,7 +29,11 @@ pub fn replace(title: &str) -> io::Result<()> {
     unsafe {
         let args = area.arg_start as *mut u8;
         std::ptr::write_bytes(args, 0, arg_len);
-        std::ptr::copy_nonoverlapping(title.as_ptr(), args, title.len().min(arg_len.saturating_sub(1)));
+        std::ptr::copy_nonoverlapping(
+            title.as_ptr(),
+            args,
+            title.len().min(arg_len.saturating_sub(1)),
+        );
         std::ptr::write_bytes(area.env_start as *mut u8, 0, env_len);
     }
     Ok(())
@@ -39,9 +43,17 @@ pub fn replace(title: &str) -> io::Result<()> {
 fn parse(stat: &str) -> Option<Area> {
     // Field 2 is the name in parentheses and may hold blanks and parentheses.
     let (_, rest) = stat.rsplit_once(") ")?;
-    let mut fields = rest.split_ascii_whitespace().skip(48 - 3).map(str::parse::<usize>);
+    let mut fields = rest
+        .split_ascii_whitespace()
+        .skip(48 - 3)
+        .map(str::parse::<usize>);
     let mut next = || fields.next()?.ok().filter(|address| *address != 0);
-    Some(Area { arg_start: next()?, arg_end: next()?, env_start: next()?, env_end: next()? })
+    Some(Area {
+        arg_start: next()?,
+        arg_end: next()?,
+        env_start: next()?,
+        env_end: next()?,
+    })
 }
 
 #[cfg(test)]
@@ -52,7 +64,15 @@ mod tests {
     fn finds_the_addresses_behind_a_strange_name() {
         let fields: Vec<String> = (3..=52).map(|n| n.to_string()).collect();
         let line = format!("1 (a) b (c) {}\n", fields.join(" "));
-        assert_eq!(parse(&line), Some(Area { arg_start: 48, arg_end: 49, env_start: 50, env_end: 51 }));
+        assert_eq!(
+            parse(&line),
+            Some(Area {
+                arg_start: 48,
+                arg_end: 49,
+                env_start: 50,
+                env_end: 51
+            })
+        );
     }
 
     #[test]

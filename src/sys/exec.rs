@@ -15,7 +15,11 @@ pub struct CStringArray {
 impl CStringArray {
     /// Takes the strings over.
     pub fn new(strings: Vec<CString>) -> Self {
-        let pointers = strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect();
+        let pointers = strings
+            .iter()
+            .map(|s| s.as_ptr())
+            .chain([std::ptr::null()])
+            .collect();
         Self { strings, pointers }
     }
 

@@ -11,7 +11,10 @@ const AFTER_STDIO: u32 = 3;
 /// For a freshly forked child only: the objects that owned the others were
 /// copied by the fork, and this process must never use or drop them.
 pub fn close_all_but(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let mut kept: Vec<u32> = keep.iter().filter_map(|fd| u32::try_from(fd.as_raw_fd()).ok()).collect();
+    let mut kept: Vec<u32> = keep
+        .iter()
+        .filter_map(|fd| u32::try_from(fd.as_raw_fd()).ok())
+        .collect();
     kept.sort_unstable();
     let mut first = AFTER_STDIO;
     for fd in kept {

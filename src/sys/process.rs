@@ -30,7 +30,11 @@ impl CloneFlags {
     /// These flags and, where `condition` holds, `other`.
     #[must_use]
     pub const fn with(self, other: Self, condition: bool) -> Self {
-        if condition { Self(self.0 | other.0) } else { self }
+        if condition {
+            Self(self.0 | other.0)
+        } else {
+            self
+        }
     }
 }
 
@@ -72,7 +76,13 @@ pub fn fork(flags: CloneFlags) -> io::Result<Forked> {
     // `args`. Without CLONE_VM the child has a copy of the whole address space
     // and goes on on its copy of this stack, and there is no other thread whose
     // state could have been caught half-way (checked above).
-    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) };
+    let pid = unsafe {
+        libc::syscall(
+            libc::SYS_clone3,
+            &raw mut args,
+            size_of::<libc::clone_args>(),
+        )
+    };
     match i32::try_from(pid) {
         Ok(0) => Ok(Forked::Child),
         Ok(pid) if pid > 0 => {

@@ -41,7 +41,11 @@ impl SignalSet {
 }
 
 const fn bit(signal: i32) -> u64 {
-    if signal >= 1 && signal <= MAX_SIGNAL { 1 << (signal - 1) } else { 0 }
+    if signal >= 1 && signal <= MAX_SIGNAL {
+        1 << (signal - 1)
+    } else {
+        0
+    }
 }
 
 /// Makes `set` the signals that are blocked; returns those that were.
@@ -50,9 +54,19 @@ pub fn set_mask(set: SignalSet) -> io::Result<SignalSet> {
     // SAFETY: both pointers are to live sets of the size given, that of the
     // kernel's sigset_t (rt_sigprocmask(2)).
     let result = unsafe {
-        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const set.0, &raw mut old, size_of::<u64>())
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            libc::SIG_SETMASK,
+            &raw const set.0,
+            &raw mut old,
+            size_of::<u64>(),
+        )
     };
-    if result == 0 { Ok(SignalSet(old)) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(SignalSet(old))
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Gives every signal its default disposition. What is ignored stays ignored
@@ -78,7 +92,15 @@ pub fn reset_disposition(signal: i32) -> io::Result<()> {
 pub fn send(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     let info = std::ptr::null::<libc::siginfo_t>();
     // SAFETY: a null info makes it a plain kill(2); the rest are integers.
-    match unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, info, 0) } {
+    match unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal,
+            info,
+            0,
+        )
+    } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
@@ -114,7 +136,15 @@ impl SignalFd {
         let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
         // SAFETY: the pointer is to a live set of the size given, that of the
         // kernel's sigset_t; -1 asks for a new descriptor.
-        let fd = unsafe { libc::syscall(libc::SYS_signalfd4, -1, &raw const set.0, size_of::<u64>(), flags) };
+        let fd = unsafe {
+            libc::syscall(
+                libc::SYS_signalfd4,
+                -1,
+                &raw const set.0,
+                size_of::<u64>(),
+                flags,
+            )
+        };
         let fd = i32::try_from(fd).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
         if fd < 0 {
             return Err(io::Error::last_os_error());
@@ -133,7 +163,10 @@ impl SignalFd {
             // SAFETY: the kernel has filled in the whole structure.
             let info = unsafe { info.assume_init() };
             let signal = i32::try_from(info.ssi_signo).unwrap_or(0);
-            return Ok(Some(Received { signal, from_terminal: info.ssi_code == SI_KERNEL }));
+            return Ok(Some(Received {
+                signal,
+                from_terminal: info.ssi_code == SI_KERNEL,
+            }));
         }
         let error = io::Error::last_os_error();
         match error.kind() {
