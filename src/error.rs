@@ -72,6 +72,9 @@ pub enum Error {
     /// A step inside the container's init failed.
     #[error(transparent)]
     Step(#[from] StepFailure),
+    /// There is nothing to make a root filesystem of.
+    #[error(transparent)]
+    Rootfs(#[from] crun_lite_rootfs::Error),
     /// The command was not found in the container.
     #[error("{0}: command not found in the container")]
     NotFound(String),
