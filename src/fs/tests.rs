@@ -6,103 +6,17 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use super::*;
 use crate::plan::FileKind;
-
-const MARK: &str = "CRUN_LITE_TEST_CASE";
-/// nobody, whom every system has.
-const USER: &str = "65534";
-
-/// A directory that is removed in the end, which anybody can enter.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("crun-lite-{}-{name}", std::process::id()));
-        fs::create_dir(&path).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-/// Runs `inside` test `name` in new namespaces; once as whoever we are, and
-/// once as an ordinary user if we are root. `scratch` is its argument.
-fn in_namespaces(name: &str, prepare: impl Fn(&Path)) {
-    let mut users = vec![None];
-    if rustix::process::getuid().is_root() {
-        users.push(Some(USER));
-    }
-    for user in users {
-        let scratch = Scratch::new(&format!("{name}-{}", user.unwrap_or("self")));
-        let program = scratch.0.join("program");
-        fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-        prepare(&scratch.0);
-        let mut command = Command::new("setpriv");
-        if let Some(user) = user {
-            command.args(["--reuid", user, "--regid", user, "--clear-groups"]);
-            chown_all(&scratch.0, user.parse().unwrap());
-        }
-        let output = command
-            .args([
-                "unshare",
-                "--user",
-                "--map-root-user",
-                "--mount",
-                "--pid",
-                "--fork",
-            ])
-            .args([
-                "--ipc",
-                "--net",
-                "--uts",
-                "--cgroup",
-                "--propagation",
-                "unchanged",
-                "--",
-            ])
-            .arg(&program)
-            .args(["--exact", &format!("fs::tests::inside::{name}")])
-            .args(["--ignored", "--nocapture", "--test-threads=1"])
-            .env(MARK, &scratch.0)
-            .output()
-            .unwrap();
-        let text = String::from_utf8_lossy(&output.stdout);
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(
-            output.status.success(),
-            "{name} as {user:?}:\n{text}\n{errors}"
-        );
-        assert!(
-            text.contains("1 passed"),
-            "{name} was not run:\n{text}\n{errors}"
-        );
-    }
-}
-
-fn chown_all(path: &Path, user: u32) {
-    std::os::unix::fs::lchown(path, Some(user), Some(user)).unwrap();
-    if path.symlink_metadata().unwrap().is_dir() {
-        for entry in fs::read_dir(path).unwrap() {
-            chown_all(&entry.unwrap().path(), user);
-        }
-    }
-}
+use crate::testing::{in_namespaces, scratch};
 
 #[test]
 fn a_tmpfs_root_is_what_the_plan_says() {
-    in_namespaces("tmpfs_root", |scratch| {
+    in_namespaces("fs::tests::inside::tmpfs_root", |scratch| {
         fs::create_dir(scratch.join("volume")).unwrap();
         fs::write(scratch.join("volume/file"), "volume").unwrap();
     });
@@ -110,14 +24,14 @@ fn a_tmpfs_root_is_what_the_plan_says() {
 
 #[test]
 fn the_hosts_tree_can_be_the_root() {
-    in_namespaces("host_root", |scratch| {
+    in_namespaces("fs::tests::inside::host_root", |scratch| {
         fs::create_dir(scratch.join("volume")).unwrap()
     });
 }
 
 #[test]
 fn a_read_only_directory_is_so_all_through() {
-    in_namespaces("read_only_directory", |scratch| {
+    in_namespaces("fs::tests::inside::read_only_directory", |scratch| {
         for dir in ["tree", "tree/below", "tree/etc", "volume"] {
             fs::create_dir(scratch.join(dir)).unwrap();
         }
@@ -155,24 +69,24 @@ fn hostile(scratch: &Path) {
 
 #[test]
 fn links_lead_nowhere_outside() {
-    in_namespaces("hostile_tree", hostile);
+    in_namespaces("fs::tests::inside::hostile_tree", hostile);
 }
 
 #[test]
 fn kernel_file_systems_follow_no_link() {
     for name in ["hostile_proc", "hostile_sys", "hostile_dev"] {
-        in_namespaces(name, hostile);
+        in_namespaces(&format!("fs::tests::inside::{name}"), hostile);
     }
 }
 
 #[test]
 fn a_tree_that_changes_meanwhile_leads_nowhere_outside() {
-    in_namespaces("race", hostile);
+    in_namespaces("fs::tests::inside::race", hostile);
 }
 
 #[test]
 fn a_device_must_be_the_device() {
-    in_namespaces("false_device", |_| {});
+    in_namespaces("fs::tests::inside::false_device", |_| {});
 }
 
 #[test]
@@ -222,12 +136,6 @@ fn mount_table() -> Vec<MountLine> {
 /// The tests that run in namespaces of their own, as root there.
 mod inside {
     use super::*;
-
-    fn scratch() -> PathBuf {
-        let scratch = std::env::var_os(MARK).expect("to be started by its driver");
-        assert_eq!(std::process::id(), 1, "not in a namespace of its own");
-        scratch.into()
-    }
 
     fn run(executor: &mut Executor, steps: &[Step]) {
         for step in steps {
