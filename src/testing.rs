@@ -30,9 +30,29 @@ impl Drop for Scratch {
     }
 }
 
-/// Runs `inside` test `name` in new namespaces; once as whoever we are, and
-/// once as an ordinary user if we are root. `scratch` is its argument.
+/// What the namespaces of a test are within.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outside {
+    /// The host's.
+    Host,
+    /// Those of a container, which hides a part of its /proc. Its network and
+    /// IPC namespaces are shared.
+    Container,
+}
+
+/// Starts its arguments where a part of /proc is hidden, for good, and another
+/// is read-only.
+const CONTAINER: &str = r#"mount -t tmpfs none /proc/irq && mount --bind /proc/sys /proc/sys &&
+    mount -o remount,bind,ro /proc/sys && exec "$@""#;
+
+/// Runs test `name` in new namespaces; once as whoever we are, and once as an
+/// ordinary user if we are root. Its directory is filled by `prepare`.
 pub(crate) fn in_namespaces(name: &str, prepare: impl Fn(&Path)) {
+    in_namespaces_of(Outside::Host, name, prepare);
+}
+
+/// [`in_namespaces`] that are within others.
+pub(crate) fn in_namespaces_of(outside: Outside, name: &str, prepare: impl Fn(&Path)) {
     let mut users = vec![None];
     if rustix::process::getuid().is_root() {
         users.push(Some(USER));
@@ -41,7 +61,13 @@ pub(crate) fn in_namespaces(name: &str, prepare: impl Fn(&Path)) {
         let short = name.rsplit("::").next().unwrap_or(name);
         let scratch = Scratch::new(&format!("{short}-{}", user.unwrap_or("self")));
         let program = scratch.0.join("program");
-        fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+        // Not by this process: a child that another test starts meanwhile would
+        // hold the file open for writing, and it could not be executed.
+        let copied = Command::new("cp")
+            .arg(std::env::current_exe().unwrap())
+            .arg(&program)
+            .status();
+        assert!(copied.unwrap().success());
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
         prepare(&scratch.0);
         let mut command = Command::new("setpriv");
@@ -49,24 +75,14 @@ pub(crate) fn in_namespaces(name: &str, prepare: impl Fn(&Path)) {
             command.args(["--reuid", user, "--regid", user, "--clear-groups"]);
             chown_all(&scratch.0, user.parse().unwrap());
         }
+        let always = "unshare --user --map-root-user --mount --pid --fork --uts --cgroup";
+        command.args(always.split(' '));
+        command.args("--propagation unchanged --ipc --net --".split(' '));
+        if outside == Outside::Container {
+            command.args(["sh", "-c", CONTAINER, "container"]);
+            command.args(always.split(' ')).arg("--");
+        }
         let output = command
-            .args([
-                "unshare",
-                "--user",
-                "--map-root-user",
-                "--mount",
-                "--pid",
-                "--fork",
-            ])
-            .args([
-                "--ipc",
-                "--net",
-                "--uts",
-                "--cgroup",
-                "--propagation",
-                "unchanged",
-                "--",
-            ])
             .arg(&program)
             .args(["--exact", name])
             .args(["--ignored", "--nocapture", "--test-threads=1"])
@@ -75,14 +91,9 @@ pub(crate) fn in_namespaces(name: &str, prepare: impl Fn(&Path)) {
             .unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
         let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(
-            output.status.success(),
-            "{name} as {user:?}:\n{text}\n{errors}"
-        );
-        assert!(
-            text.contains("1 passed"),
-            "{name} was not run:\n{text}\n{errors}"
-        );
+        let what = format!("{name} as {user:?}:\n{text}\n{errors}");
+        assert!(output.status.success(), "{what}");
+        assert!(text.contains("1 passed"), "was not run: {what}");
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use super::*;
 use crate::plan::FileKind;
-use crate::testing::{in_namespaces, scratch};
+use crate::testing::{Outside, in_namespaces, in_namespaces_of, scratch};
 
 #[test]
 fn a_tmpfs_root_is_what_the_plan_says() {
@@ -87,6 +87,12 @@ fn a_tree_that_changes_meanwhile_leads_nowhere_outside() {
 #[test]
 fn a_device_must_be_the_device() {
     in_namespaces("fs::tests::inside::false_device", |_| {});
+}
+
+#[test]
+fn outer_file_systems_are_shown_where_new_ones_are_refused() {
+    let name = "fs::tests::inside::nested";
+    in_namespaces_of(Outside::Container, name, |_| {});
 }
 
 #[test]
@@ -483,6 +489,7 @@ mod inside {
                 Step::PrivateMounts,
                 Step::RootBind {
                     source: "/".into(),
+                    nosuid: true,
                     read_only: true,
                 },
             ],
@@ -540,6 +547,7 @@ mod inside {
         attach(&disk, place).unwrap();
         let tree = Step::RootBind {
             source: scratch.join("tree"),
+            nosuid: true,
             read_only: true,
         };
         run(&mut executor, &[tree]);
@@ -575,6 +583,7 @@ mod inside {
         let scratch = scratch();
         let tree = Step::RootBind {
             source: scratch.join("tree"),
+            nosuid: true,
             read_only: false,
         };
         run(executor, &[Step::PrivateMounts, tree]);
@@ -796,5 +805,55 @@ mod inside {
             failure.to_string(),
             "bind device: /dev/null: No such device (os error 19)"
         );
+    }
+
+    #[test]
+    #[ignore = "started by outer_file_systems_are_shown_where_new_ones_are_refused"]
+    fn nested() {
+        scratch();
+        let mut executor = Executor::new();
+        run(&mut executor, &[Step::PrivateMounts, Step::RootTmpfs]);
+        run(&mut executor, &kernel_steps(true));
+        let warnings = executor.take_warnings();
+        assert!(
+            matches!(warnings.as_slice(), [one] if one.starts_with("/proc: the kernel refused")),
+            "{warnings:?}"
+        );
+        let key = "net.ipv4.ping_group_range".to_owned();
+        let value = "0 0".to_owned();
+        run(&mut executor, &[Step::Sysctl { key, value }]);
+        let warnings = executor.take_warnings();
+        assert!(
+            matches!(warnings.as_slice(), [one] if one.starts_with("sysctl net.ipv4.ping")),
+            "{warnings:?}"
+        );
+        run(&mut executor, &covers());
+        run(&mut executor, &[Step::PivotRoot]);
+        let flags_of = |target: &str| {
+            let table = mount_table();
+            let last = table.iter().rfind(|mount| mount.target == target);
+            last.map(|mount| (mount.kind.clone(), mount.flags.clone()))
+        };
+        let inert = "nosuid,nodev,noexec,relatime";
+        for (target, kind, flags) in [
+            ("/proc", "proc", "rw"),
+            ("/sys", "sysfs", "ro"),
+            ("/proc/sys", "proc", "ro"),
+            ("/proc/bus", "tmpfs", "ro"),
+            ("/dev/mqueue", "mqueue", "rw"),
+        ] {
+            let expected = (kind.to_owned(), format!("{flags},{inert}"));
+            if target == "/dev/mqueue" && flags_of(target).is_none() {
+                // The host shows none, and a new one would be another's.
+                continue;
+            }
+            assert_eq!(flags_of(target), Some(expected), "{target}");
+        }
+        // What the outer container hides stays hidden.
+        assert_eq!(fs::read_dir("/proc/irq").unwrap().count(), 0);
+        for mount in mount_table() {
+            let below = Path::new(&mount.target).starts_with("/sys");
+            assert!(!below || mount.flags.starts_with("ro,"), "{mount:?}");
+        }
     }
 }
