@@ -116,18 +116,41 @@ fn has_cgroup2(stage: &Stage) -> Result<bool> {
     }
 }
 
+/// Sysctls that belong to a namespace of the container. All others are the
+/// machine's, and root of a user namespace that is mapped to the host's root
+/// could set them.
+const NAMESPACED: [&str; 12] = [
+    "fs.mqueue.",
+    "kernel.domainname",
+    "kernel.hostname",
+    "kernel.msgmax",
+    "kernel.msgmnb",
+    "kernel.msgmni",
+    "kernel.sem",
+    "kernel.shm_rmid_forced",
+    "kernel.shmall",
+    "kernel.shmmax",
+    "kernel.shmmni",
+    "net.",
+];
+
 /// Writes a sysctl through the procfs at `proc`: nothing but a file of that
-/// very mount is written to (CVE-2025-52881), and the key names no other
-/// (CVE-2022-0811).
+/// very mount is written to (CVE-2025-52881), and the key is that of a
+/// namespace and can name no other file (CVE-2022-0811).
 pub(super) fn write_sysctl(proc: &OwnedFd, key: &str, value: &str) -> Result<()> {
-    let valid = !key.is_empty()
-        && key.split('.').all(|part| {
-            !part.is_empty()
-                && part
-                    .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
+    let namespaced = NAMESPACED
+        .iter()
+        .any(|known| match known.strip_suffix('.') {
+            Some(_) => key.starts_with(known),
+            None => key == *known,
         });
-    if !valid {
+    let valid = key.split('.').all(|part| {
+        !part.is_empty()
+            && part
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
+    });
+    if !namespaced || !valid {
         return Err(Errno::INVAL);
     }
     let path = format!("sys/{}", key.replace('.', "/"));

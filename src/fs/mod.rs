@@ -107,9 +107,21 @@ impl Executor {
             Step::RootTmpfs => self
                 .root_tmpfs()
                 .map_err(failed("mount tmpfs", Path::new("root"))),
-            Step::RootBind { source, read_only } => self
-                .root_bind(source, *read_only)
-                .map_err(failed("bind the root", source)),
+            Step::RootBind {
+                source,
+                nosuid,
+                read_only,
+            } => {
+                let flags = MountFlags {
+                    // The container's devices are mounts of their own.
+                    nodev: true,
+                    nosuid: *nosuid,
+                    read_only: *read_only,
+                    noexec: false,
+                };
+                self.root_bind(source, flags)
+                    .map_err(failed("bind the root", source))
+            }
             Step::Create { target, kind } => self.with_tree(target, "create", |tree| {
                 create::create(&mut tree.root, &tree.stage, target, kind)
             }),
@@ -208,7 +220,7 @@ impl Executor {
         Ok(())
     }
 
-    fn root_bind(&mut self, source: &Path, read_only: bool) -> SysResult<()> {
+    fn root_bind(&mut self, source: &Path, flags: MountFlags) -> SysResult<()> {
         let stage = self.new_stage()?;
         let source = stage.open_host(source, OFlags::PATH | OFlags::DIRECTORY)?;
         let kind = if same_file(&source, stage.host())? {
@@ -217,9 +229,15 @@ impl Executor {
             RootKind::Directory
         };
         let root = copy_mount(source, Depth::Tree)?;
-        // The devices of the container are mounts of their own.
-        restrict(&root, MountAttrFlags::MOUNT_ATTR_NODEV, Depth::Tree)?;
-        if read_only {
+        restrict(
+            &root,
+            attributes(MountFlags {
+                read_only: false,
+                ..flags
+            }),
+            Depth::Tree,
+        )?;
+        if flags.read_only {
             read_only_below(&root)?;
         }
         stage.attach_root(&root)?;

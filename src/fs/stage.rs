@@ -129,12 +129,16 @@ impl Stage {
 
     /// A private file with this content, mounted nowhere yet.
     pub(super) fn file(&mut self, name: &OsStr, content: &[u8]) -> Result<OwnedFd> {
-        // A directory of its own for each, so that any name will do.
-        self.files = self.files.wrapping_add(1);
-        let dir = format!("file{}", self.files);
-        rustix::fs::mkdirat(&self.top, &dir, Mode::RWXU)?;
-        let path = Path::new(&dir).join(name);
-        let file = self.create_own(path.as_os_str())?;
+        let file = match self.create_own(name) {
+            // The second of this name gets a directory of its own.
+            Err(Errno::EXIST) => {
+                self.files = self.files.wrapping_add(1);
+                let dir = self.files.to_string();
+                rustix::fs::mkdirat(&self.top, &dir, Mode::RWXU)?;
+                self.create_own(Path::new(&dir).join(name).as_os_str())
+            }
+            result => result,
+        }?;
         super::create::write_all(&file, content)?;
         copy_mount(file, Depth::Top)
     }

@@ -91,6 +91,7 @@ pub fn compile(
         RootSource::Bind(source) => {
             steps.push(Step::RootBind {
                 source: source.clone(),
+                nosuid: spec.no_new_privileges,
                 read_only: spec.read_only,
             });
         }

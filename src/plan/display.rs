@@ -120,13 +120,18 @@ impl Display for Step {
             Self::Network { link: true } => write!(f, "bring up lo and the in-process link"),
             Self::Network { link: false } => write!(f, "bring up lo"),
             Self::RootTmpfs => write!(f, "start from an empty tmpfs as root"),
-            Self::RootBind { source, read_only } => {
+            Self::RootBind {
+                source,
+                nosuid,
+                read_only,
+            } => {
+                let suid = if *nosuid { "nosuid, " } else { "" };
                 let below = if *read_only {
                     ", mounts below it ro"
                 } else {
                     ""
                 };
-                write!(f, "bind {} as root (nodev{below})", source.display())
+                write!(f, "bind {} as root ({suid}nodev{below})", source.display())
             }
             Self::Create { target, kind } => match kind {
                 FileKind::Directory { mode } => {
