@@ -227,7 +227,7 @@ fn a_dry_run_prints_the_plan_and_changes_nothing() {
     assert!(output.status.success(), "{output:?}");
     let plan = text(&output.stdout);
     assert!(
-        plan.starts_with("new namespaces: user mount pid uts ipc net cgroup\n"),
+        plan.starts_with("1. clone into new namespaces: user, mount, pid, uts, ipc, net, cgroup\n"),
         "{plan}"
     );
     assert_eq!(text(&output.stderr), "");

@@ -51,7 +51,8 @@ pub(super) fn resolve_beneath(
     resolve(spec, &read(root, "etc/passwd")?, &read(root, "etc/group")?)
 }
 
-/// Reads a small regular file of the container; a missing one is empty.
+/// Reads a small regular file of the container; one that is missing or
+/// masked (`/dev/null`) is empty.
 fn read(root: BorrowedFd<'_>, path: &str) -> Result<Vec<u8>, StepFailure> {
     let fail = |error: io::Error| StepFailure::new("read", format!("/{path}"), &error);
     // Not to hang on a FIFO and not to adopt a terminal that lies in its place.
@@ -63,8 +64,11 @@ fn read(root: BorrowedFd<'_>, path: &str) -> Result<Vec<u8>, StepFailure> {
         Err(error) => return Err(fail(error.into())),
     };
     let stat = rustix::fs::fstat(&file).map_err(|error| fail(error.into()))?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(fail(io::Error::from_raw_os_error(libc::EINVAL)));
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => {}
+        // Masked: the device that covers it is never read.
+        FileType::CharacterDevice => return Ok(Vec::new()),
+        _ => return Err(fail(io::Error::from_raw_os_error(libc::EINVAL))),
     }
     let mut content = Vec::new();
     std::fs::File::from(file)

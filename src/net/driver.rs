@@ -14,11 +14,11 @@ use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::local::LocalAddresses;
 use super::namespace::GATEWAY_MAC;
-use super::sockets::{FlowSocket, HostSide, MAX_FRAME, read_echo};
+use super::sockets::{FlowSocket, HostSide, MAX_FRAME, host_error, read_echo};
 use super::tap;
 use crate::config::BuiltinNetwork;
 use crate::error::Error;
-use crate::sys::udp::{Inbox, RECEIVE_BATCH};
+use crate::sys::udp::{self, Inbox, RECEIVE_BATCH};
 
 /// Frames and bytes read from the link in one turn, so that the host's side
 /// gets its turn, too.
@@ -170,7 +170,12 @@ impl Driver {
                 };
                 self.stack.ready(now, flow, ready, &mut self.host);
             }
-            Some(FlowSocket::Udp(_)) => self.udp_ready(now, flow),
+            Some(FlowSocket::Udp(_)) => {
+                if event.is_error() {
+                    self.udp_errors(flow);
+                }
+                self.udp_ready(now, flow);
+            }
             Some(FlowSocket::Echo(_)) => self.echo_ready(now, flow),
             None => {}
         }
@@ -196,6 +201,20 @@ impl Driver {
             }
             if count < RECEIVE_BATCH {
                 return;
+            }
+        }
+    }
+
+    fn udp_errors(&mut self, flow: FlowId) {
+        while let Some(FlowSocket::Udp(socket)) = self.host.get(flow) {
+            match udp::receive_error(socket.as_fd()) {
+                Ok(Some((to, error))) => {
+                    let error = host_error(&error);
+                    self.stack.datagram_failed(flow, to, error, &mut self.host);
+                }
+                Ok(None) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return,
             }
         }
     }
@@ -249,6 +268,9 @@ impl Driver {
             self.stack.tick(now, &mut self.host);
         }
         self.host.flush();
+        while let Some((flow, to, error)) = self.host.failure() {
+            self.stack.datagram_failed(flow, to, error, &mut self.host);
+        }
         Ok(())
     }
 }

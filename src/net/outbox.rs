@@ -3,6 +3,7 @@
 //! Order within a flow is the order of arrival: the gathered datagrams are
 //! walked once, and only neighbours are merged.
 
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 
@@ -72,8 +73,13 @@ impl Outbox {
         true
     }
 
-    /// Sends everything. What a socket does not take is lost, as datagrams may be.
-    pub(crate) fn flush<'a>(&mut self, socket: impl Fn(FlowId) -> Option<BorrowedFd<'a>>) {
+    /// Sends everything. What a socket does not take is lost, as datagrams may
+    /// be; `failed` hears of it.
+    pub(crate) fn flush<'a>(
+        &mut self,
+        socket: impl Fn(FlowId) -> Option<BorrowedFd<'a>>,
+        mut failed: impl FnMut(FlowId, SocketAddr, io::Error),
+    ) {
         let mut rest = self.runs.as_slice();
         while let Some(first) = rest.first() {
             let same = rest
@@ -83,7 +89,8 @@ impl Outbox {
                 .count();
             let (batch, more) = rest.split_at(same);
             if let Some(fd) = socket(first.flow) {
-                self.single |= !send(fd, &self.bytes, batch);
+                let mut lost = |to, error| failed(first.flow, to, error);
+                self.single |= !send(fd, &self.bytes, batch, &mut lost);
             }
             rest = more;
         }
@@ -93,7 +100,12 @@ impl Outbox {
 }
 
 /// Sends runs of one socket; false when the kernel does not do super-segments.
-fn send(fd: BorrowedFd<'_>, bytes: &[u8], runs: &[Run]) -> bool {
+fn send(
+    fd: BorrowedFd<'_>,
+    bytes: &[u8],
+    runs: &[Run],
+    lost: &mut impl FnMut(SocketAddr, io::Error),
+) -> bool {
     let mut segmentation = true;
     let mut messages = [Outgoing {
         to: (std::net::Ipv4Addr::UNSPECIFIED, 0).into(),
@@ -119,17 +131,19 @@ fn send(fd: BorrowedFd<'_>, bytes: &[u8], runs: &[Run]) -> bool {
             };
             count += 1;
         }
-        let done = match udp::send(fd, &messages[..count]) {
+        // The first error may be the socket's pending one, about an earlier
+        // datagram (ip(7), IP_RECVERR); asking takes it away.
+        let sent = udp::send(fd, &messages[..count]).or_else(|_| udp::send(fd, &messages[..count]));
+        let done = match sent {
             Ok(sent) => sent.max(1),
             Err(error) => {
                 let first = &messages[0];
-                let refused = matches!(
-                    error.raw_os_error(),
-                    Some(libc::EINVAL | libc::EIO | libc::EMSGSIZE)
-                );
-                if first.segment != 0 && refused {
+                let errno = error.raw_os_error();
+                if first.segment != 0
+                    && matches!(errno, Some(libc::EINVAL | libc::EIO | libc::EMSGSIZE))
+                {
                     // Larger than the path's MTU, or no such feature: one by one.
-                    segmentation = error.raw_os_error() == Some(libc::EMSGSIZE);
+                    segmentation = errno == Some(libc::EMSGSIZE);
                     for payload in first.payload.chunks(usize::from(first.segment)) {
                         let one = Outgoing {
                             to: first.to,
@@ -137,11 +151,11 @@ fn send(fd: BorrowedFd<'_>, bytes: &[u8], runs: &[Run]) -> bool {
                             segment: 0,
                         };
                         if let Err(error) = udp::send(fd, &[one]) {
-                            tracing::trace!("datagram to {} lost: {error}", first.to);
+                            lost(first.to, error);
                         }
                     }
                 } else {
-                    tracing::trace!("datagram to {} lost: {error}", first.to);
+                    lost(first.to, error);
                 }
                 1
             }

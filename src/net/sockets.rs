@@ -61,6 +61,7 @@ pub(crate) struct HostSide {
     first_token: usize,
     local: LocalAddresses,
     outbox: Outbox,
+    failures: Vec<(FlowId, SocketAddr, HostError)>,
     echo_refused: bool,
     /// Frames that the link did not take.
     pub(crate) frames_lost: u64,
@@ -81,6 +82,7 @@ impl HostSide {
             first_token,
             local,
             outbox: Outbox::default(),
+            failures: Vec::new(),
             echo_refused: false,
             frames_lost: 0,
         }
@@ -164,15 +166,23 @@ impl HostSide {
         Some(Ok(()))
     }
 
-    /// Sends the datagrams gathered in this turn.
+    /// Sends the datagrams gathered so far.
     pub(crate) fn flush(&mut self) {
-        let (outbox, table) = (&mut self.outbox, &self.table);
-        outbox.flush(|flow| match table.get(flow.index as usize) {
+        let (table, failures) = (&self.table, &mut self.failures);
+        let socket = |flow: FlowId| match table.get(flow.index as usize) {
             Some(Some((generation, FlowSocket::Udp(socket)))) if *generation == flow.generation => {
                 Some(socket.as_fd())
             }
             _ => None,
+        };
+        self.outbox.flush(socket, |flow, to, error| {
+            failures.push((flow, to, host_error(&error)));
         });
+    }
+
+    /// Takes a datagram that came to nothing.
+    pub(crate) fn failure(&mut self) -> Option<(FlowId, SocketAddr, HostError)> {
+        self.failures.pop()
     }
 }
 
@@ -277,9 +287,10 @@ impl Host for HostSide {
     fn udp_open(&mut self, flow: FlowId, family_of: IpAddr) -> Result<(), HostError> {
         let socket = Socket::new(domain(family_of), Type::DGRAM.nonblocking(), None)
             .map_err(|error| host_error(&error))?;
-        // Both are wishes: without them bursts are cut sooner, and batches smaller.
+        // Wishes: without them bursts are cut sooner, batches smaller, errors unknown.
         let _ = socket.set_recv_buffer_size(UDP_RECEIVE_BUFFER);
         let _ = udp::enable_gro(socket.as_fd());
+        let _ = udp::enable_errors(socket.as_fd(), family_of.is_ipv4());
         self.add(flow, FlowSocket::Udp(socket), Interest::READABLE)
     }
 

@@ -73,9 +73,21 @@ pub fn set_mask(set: SignalSet) -> io::Result<SignalSet> {
 /// across execve(2), and Rust itself ignores `SIGPIPE`.
 pub fn reset_dispositions() {
     for signal in 1..=MAX_SIGNAL {
-        // Refused for SIGKILL and SIGSTOP, and by the C library for its own two
-        // signals, none of which can be other than the default here.
-        let _ = reset_disposition(signal);
+        // By the system call itself, since the C library refuses its own two
+        // signals, which posix_spawn(3) of the caller has left ignored. SIGKILL
+        // and SIGSTOP are always refused, and always the default.
+        let action = [0_u64; 4];
+        // SAFETY: the kernel reads a struct sigaction of four words (handler,
+        // flags, restorer, mask); all zeroes is the default action.
+        let _ = unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                action.as_ptr(),
+                std::ptr::null_mut::<u64>(),
+                size_of::<u64>(),
+            )
+        };
     }
 }
 

@@ -188,13 +188,63 @@ fn send_one(fd: BorrowedFd<'_>, to: SocketAddr, payload: &[u8]) -> io::Result<()
 /// # Errors
 /// As setsockopt(2).
 pub fn enable_gro(fd: BorrowedFd<'_>) -> io::Result<()> {
+    set_option(fd, libc::SOL_UDP, UDP_GRO)
+}
+
+/// `IP_RECVERR` or `IPV6_RECVERR`: queues the errors of datagrams sent (ip(7)).
+///
+/// # Errors
+/// As setsockopt(2).
+pub fn enable_errors(fd: BorrowedFd<'_>, v4: bool) -> io::Result<()> {
+    if v4 {
+        set_option(fd, libc::SOL_IP, libc::IP_RECVERR)
+    } else {
+        set_option(fd, libc::SOL_IPV6, libc::IPV6_RECVERR)
+    }
+}
+
+/// Takes one queued error: where the datagram went, and what became of it.
+///
+/// # Errors
+/// As recvmsg(2); EAGAIN when there is none.
+pub fn receive_error(fd: BorrowedFd<'_>) -> io::Result<Option<(SocketAddr, io::Error)>> {
+    // SAFETY: these are plain old data for which all zeroes is a valid value.
+    let (mut address, mut header) = unsafe {
+        (
+            std::mem::zeroed::<libc::sockaddr_storage>(),
+            std::mem::zeroed::<libc::msghdr>(),
+        )
+    };
+    let mut control = [0_u64; 32];
+    header.msg_name = std::ptr::from_mut(&mut address).cast();
+    header.msg_namelen = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+    header.msg_control = control.as_mut_ptr().cast();
+    header.msg_controllen = size_of_val(&control) as _;
+    let flags = libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT;
+    // SAFETY: the header points to live buffers of the lengths given.
+    if unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut header, flags) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let error = find_control(&header, |level, kind, data| {
+        matches!(
+            (level, kind),
+            (libc::SOL_IP, libc::IP_RECVERR) | (libc::SOL_IPV6, libc::IPV6_RECVERR)
+        )
+        // SAFETY: this control message carries a struct sock_extended_err.
+        .then(|| unsafe { data.cast::<libc::sock_extended_err>().read_unaligned() }.ee_errno)
+    });
+    let errno = error.and_then(|errno| i32::try_from(errno).ok());
+    Ok(decode(&address).zip(errno.map(io::Error::from_raw_os_error)))
+}
+
+fn set_option(fd: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int) -> io::Result<()> {
     let on: libc::c_int = 1;
     // SAFETY: the option value is a live int of the length given.
     let result = unsafe {
         libc::setsockopt(
             fd.as_raw_fd(),
-            libc::SOL_UDP,
-            UDP_GRO,
+            level,
+            option,
             std::ptr::from_ref(&on).cast(),
             size_of::<libc::c_int>() as libc::socklen_t,
         )
@@ -323,19 +373,30 @@ impl Inbox {
 
 /// The `UDP_GRO` control message of a received header, 0 when there is none.
 fn gro_segment(header: &libc::msghdr) -> u16 {
+    let size = find_control(header, |level, kind, data| {
+        (level == libc::SOL_UDP && kind == UDP_GRO)
+            // SAFETY: this control message carries an int.
+            .then(|| unsafe { data.cast::<libc::c_int>().read_unaligned() })
+    });
+    size.and_then(|size| u16::try_from(size).ok()).unwrap_or(0)
+}
+
+/// The first control message (level, type, data) that `pick` takes.
+fn find_control<T>(
+    header: &libc::msghdr,
+    pick: impl Fn(libc::c_int, libc::c_int, *const libc::c_uchar) -> Option<T>,
+) -> Option<T> {
     // SAFETY: msg_control and msg_controllen describe a live buffer that the kernel filled in;
     // the CMSG macros stay within it.
     unsafe {
         let mut control = libc::CMSG_FIRSTHDR(header);
         while !control.is_null() {
-            if (*control).cmsg_level == libc::SOL_UDP && (*control).cmsg_type == UDP_GRO {
-                let size = libc::CMSG_DATA(control)
-                    .cast::<libc::c_int>()
-                    .read_unaligned();
-                return u16::try_from(size).unwrap_or(0);
+            let data = libc::CMSG_DATA(control);
+            if let Some(found) = pick((*control).cmsg_level, (*control).cmsg_type, data) {
+                return Some(found);
             }
             control = libc::CMSG_NXTHDR(header, control);
         }
     }
-    0
+    None
 }

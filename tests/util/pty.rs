@@ -48,14 +48,19 @@ impl Pty {
     pub(crate) fn spawn(&self, crun: CrunLite) -> OnTerminal<'_> {
         let stream = || Stdio::from(self.terminal.try_clone().unwrap());
         // setsid(1) does not fork here: what we spawn leads no process group.
-        let mut command = crun.outermost(&["setsid", "--ctty"]).command();
+        let program = crun.outermost(&["setsid", "--ctty"]);
+        let mut command = program.command();
         let child = command
             .stdin(stream())
             .stdout(stream())
             .stderr(stream())
             .spawn()
             .unwrap();
-        OnTerminal { pty: self, child }
+        OnTerminal {
+            pty: self,
+            child,
+            _program: program,
+        }
     }
 
     /// Types.
@@ -99,6 +104,8 @@ impl Pty {
 pub(crate) struct OnTerminal<'a> {
     pty: &'a Pty,
     child: Child,
+    /// What is executed must stay as long as it runs.
+    _program: CrunLite,
 }
 
 impl OnTerminal<'_> {

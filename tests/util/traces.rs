@@ -41,6 +41,12 @@ fn stat(pid: i32) -> Option<(char, i32, u64)> {
     Some((state, parent, started))
 }
 
+fn now_in_ticks() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let ticks = rustix::param::clock_ticks_per_second();
+    now.tv_sec.unsigned_abs() * ticks + now.tv_nsec.unsigned_abs() * ticks / 1_000_000_000
+}
+
 fn command_line(pid: i32) -> String {
     let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     String::from_utf8_lossy(&bytes).replace('\0', " ")
@@ -135,6 +141,8 @@ fn namespaces_of(pid: i32) -> BTreeSet<String> {
 pub(crate) struct Traces {
     pub(crate) processes: Vec<Process>,
     pub(crate) namespaces: BTreeSet<String>,
+    /// When, in clock ticks since the machine's start.
+    taken: u64,
 }
 
 impl Traces {
@@ -152,6 +160,7 @@ impl Traces {
         Self {
             processes: processes.into_iter().chain(itself).collect(),
             namespaces,
+            taken: now_in_ticks(),
         }
     }
 
@@ -182,7 +191,11 @@ impl Traces {
             .collect();
         // A namespace lives as long as a process is in it or holds it open, or a
         // mount shows it.
-        for pid in pids() {
+        // A later process may have a namespace with the number of one that is gone.
+        let earlier = |pid: &i32| {
+            stat(*pid).is_some_and(|(state, _, started)| state != 'Z' && started <= self.taken)
+        };
+        for pid in pids().into_iter().filter(earlier) {
             let held = namespaces_of(pid)
                 .into_iter()
                 .chain(namespaces_in(format!("/proc/{pid}/fd")));
