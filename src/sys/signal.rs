@@ -69,6 +69,27 @@ pub fn set_mask(set: SignalSet) -> io::Result<SignalSet> {
     }
 }
 
+/// Whether `signal` is ignored.
+pub fn is_ignored(signal: i32) -> io::Result<bool> {
+    // As in reset_disposition(): the first word is the handler.
+    let mut action = [0_usize; 8];
+    let new = std::ptr::null::<usize>();
+    // SAFETY: `action` is at least as long as the kernel's struct sigaction; a
+    // null new one changes nothing.
+    match unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigaction,
+            signal,
+            new,
+            action.as_mut_ptr(),
+            size_of::<u64>(),
+        )
+    } {
+        0 => Ok(action.first() == Some(&libc::SIG_IGN)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Gives every signal its default disposition. What is ignored stays ignored
 /// across execve(2): Rust ignores `SIGPIPE`, and whatever started this program
 /// may have ignored any other, the C library's own two included.
