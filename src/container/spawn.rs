@@ -146,10 +146,10 @@ pub fn spawn(plan: &Plan, io: SpawnIo, network: NetworkSetup<'_>) -> Result<Prep
     let (lifeline, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .map_err(|e| Error::host("make a pipe for init", e))?;
     let watched = watched_signals().map_err(|e| Error::host("look at the signals", e))?;
+    let signals = SignalFd::new(watched).map_err(|e| Error::host("make a signalfd", e))?;
     // All of them across the clone: one that is delivered in the child before it
     // has its own signalfd would be lost.
     signal::set_mask(SignalSet::ALL).map_err(|e| Error::host("block signals", e))?;
-    let signals = SignalFd::new(watched).map_err(|e| Error::host("make a signalfd", e))?;
     let forked = crate::sys::process::fork(ns::clone_flags(&plan.namespaces));
     let child = match forked {
         Ok(Forked::Child) => init::run(
