@@ -11,6 +11,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -173,6 +174,7 @@ const TESTS: &[(&str, fn())] = &[
     ("stdin", stdin),
     ("signals_reach_the_command", signals_reach_the_command),
     ("stop_and_continue", stop_and_continue),
+    ("what_the_caller_left_behind", what_the_caller_left_behind),
     ("orphans_are_reaped", orphans_are_reaped),
     ("killed_parent_leaves_nothing", killed_parent_leaves_nothing),
     ("killed_init_leaves_nothing", killed_init_leaves_nothing),
@@ -228,7 +230,10 @@ struct Running {
 
 impl Running {
     fn start(options: &[&str], script: &str) -> Self {
-        let mut runtime = runtime_command(options, &["sh", "-c", script]);
+        Self::from(&mut runtime_command(options, &["sh", "-c", script]))
+    }
+
+    fn from(runtime: &mut Command) -> Self {
         let mut child = runtime
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -426,7 +431,7 @@ fn identity() {
 }
 
 fn init_is_no_window() {
-    let mut running = Running::start(&[], "echo up; read x");
+    let mut running = Running::start(&["-i"], "echo up; read x");
     assert_eq!(running.line(), "up");
     let [init] = children(running.child.id())[..] else {
         panic!("no init")
@@ -456,7 +461,9 @@ fn init_is_no_window() {
     // Shares the machine's procfs, so the host's numbers are visible in this rig.
     let peek = sh(
         &["single"],
-        &format!("cat /proc/{init}/environ; readlink /proc/{init}/exe; ls /proc/{init}/fd"),
+        &format!(
+            "cat /proc/{init}/environ; readlink /proc/{init}/exe; readlink /proc/{init}/fd/3 /proc/{init}/cwd"
+        ),
     );
     assert!(peek.out.is_empty() && peek.code != 0, "{}", peek.out);
     assert_eq!(running.end(), 1);
@@ -477,10 +484,6 @@ fn stdin() {
         .write_all(b"passed through")
         .unwrap();
     assert_eq!(child.wait_with_output().unwrap().stdout, b"passed through");
-    let mut running = Running::start(&["-i"], "exec >&-; read x");
-    assert_eq!(running.line(), "", "init keeps standard output open");
-    running.child.kill().unwrap();
-    running.end();
 }
 
 fn signals_reach_the_command() {
@@ -514,7 +517,9 @@ fn state(pid: u32) -> char {
 }
 
 fn stop_and_continue() {
-    let mut running = Running::start(&["-i"], "echo up; read x; exit 5");
+    // A group of its own, which is no orphan: as under a shell with job control.
+    let mut runtime = runtime_command(&["-i"], &["sh", "-c", "echo up; read x; exit 5"]);
+    let mut running = Running::from(runtime.process_group(0));
     assert_eq!(running.line(), "up");
     let parent = running.child.id();
     let [init] = children(parent)[..] else {
@@ -525,13 +530,41 @@ fn stop_and_continue() {
     };
     let second = Duration::from_secs(1);
     running.signal("TSTP");
-    within(second, "command stops", || state(command) == 'T');
-    // Whether the parent stops too depends on whether its group is an orphan.
+    within(second, "both stop", || {
+        state(command) == 'T' && state(parent) == 'T'
+    });
     running.signal("CONT");
-    within(second, "command goes on", || {
+    within(second, "both go on", || {
         state(command) != 'T' && state(parent) != 'T'
     });
     assert_eq!(running.end(), 5);
+}
+
+fn what_the_caller_left_behind() {
+    // Descriptors without close-on-exec, SIGCHLD and SIGHUP ignored.
+    let script =
+        "trap '' CHLD HUP; exec 5</ 6</dev/null 77</; exec \"$0\" --as-runtime -- sh -c \"$1\"";
+    let start = |inner: &str| {
+        let mut shell = Command::new("bash");
+        shell
+            .arg("-c")
+            .arg(script)
+            .arg(std::env::current_exe().unwrap())
+            .arg(inner);
+        shell.stdout(Stdio::piped()).spawn().unwrap()
+    };
+    let out = |inner| String::from_utf8(start(inner).wait_with_output().unwrap().stdout).unwrap();
+    assert_eq!(out("ls /proc/self/fd"), "0\n1\n2\n3\n");
+    assert!(out("cat /proc/self/status").contains("SigIgn:\t0000000000000000"));
+    assert_eq!(start("exit 4").wait().unwrap().code(), Some(4));
+    // The hang-up that it ignored is not for the command either.
+    let mut child = start("echo up; sleep 0.2; exit 8");
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    kill(child.id(), "HUP");
+    assert_eq!(child.wait().unwrap().code(), Some(8));
 }
 
 fn orphans_are_reaped() {

@@ -368,9 +368,17 @@ impl Init {
     fn reap(&self, pid: Pid, signals: &SignalFd, procfs: Option<&Procfs>) -> io::Result<u8> {
         loop {
             self.wait(Some((signals, procfs)))?;
-            while let Received::Message(message) = self.ends.channel.try_receive::<ToInit>()? {
-                if let ToInit::Signal { signal, group } = message {
-                    pass_on(pid, signal, group);
+            loop {
+                match self.ends.channel.try_receive()? {
+                    Received::Message(ToInit::Signal { signal, group }) => {
+                        pass_on(pid, signal, group)
+                    }
+                    Received::Message(ToInit::MapsWritten | ToInit::Go) => {}
+                    Received::Nothing => break,
+                    Received::End => {
+                        self.end_all(procfs)?;
+                        sys::process::exit(EXIT_ORPHANED);
+                    }
                 }
             }
             while let Some(received) = signals.next()? {

@@ -20,8 +20,9 @@ use crate::sys::signal::{self, SignalFd, SignalSet};
 /// The signals that the parent takes from its signalfd, to act on or to pass to
 /// the command. Not among them are those that report an error of the program
 /// itself, `SIGCHLD`, `SIGPIPE`, timers, and `SIGTTIN`/`SIGTTOU`, whose default,
-/// to stop, is how a background job waits for the terminal.
-fn watched_signals() -> SignalSet {
+/// to stop, is how a background job waits for the terminal; nor those that the
+/// caller had ignored (nohup(1)), which must not reach the command either.
+fn watched_signals() -> io::Result<SignalSet> {
     let named = [
         libc::SIGHUP,
         libc::SIGINT,
@@ -33,10 +34,13 @@ fn watched_signals() -> SignalSet {
         libc::SIGTSTP,
         libc::SIGWINCH,
     ];
-    named
-        .into_iter()
-        .chain(32..=signal::MAX_SIGNAL)
-        .fold(SignalSet::EMPTY, SignalSet::with)
+    let mut watched = SignalSet::EMPTY;
+    for signal in named.into_iter().chain(32..=signal::MAX_SIGNAL) {
+        if !signal::is_ignored(signal)? {
+            watched = watched.with(signal);
+        }
+    }
+    Ok(watched)
 }
 
 /// Whether `signal` asks a program to end.
@@ -141,11 +145,11 @@ pub fn spawn(plan: &Plan, io: SpawnIo, network: NetworkSetup<'_>) -> Result<Prep
         Channel::pair().map_err(|e| Error::host("make a socketpair for init", e))?;
     let (lifeline, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .map_err(|e| Error::host("make a pipe for init", e))?;
-    let watched = watched_signals();
+    let watched = watched_signals().map_err(|e| Error::host("look at the signals", e))?;
+    let signals = SignalFd::new(watched).map_err(|e| Error::host("make a signalfd", e))?;
     // All of them across the clone: one that is delivered in the child before it
     // has its own signalfd would be lost.
     signal::set_mask(SignalSet::ALL).map_err(|e| Error::host("block signals", e))?;
-    let signals = SignalFd::new(watched).map_err(|e| Error::host("make a signalfd", e))?;
     let forked = crate::sys::process::fork(ns::clone_flags(&plan.namespaces));
     let child = match forked {
         Ok(Forked::Child) => init::run(

@@ -120,6 +120,16 @@ impl Prepared {
     }
 }
 
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        if let Some(relay) = &mut self.relay
+            && let Err(error) = relay.deregister(&self.registry)
+        {
+            debug!("let go of the standard streams: {error}");
+        }
+    }
+}
+
 impl Supervisor {
     /// Tokens below this are the supervisor's; the caller's start here.
     pub const TOKENS: usize = 16;

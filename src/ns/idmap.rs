@@ -92,7 +92,8 @@ pub fn default_maps() -> Maps {
         uid: one(uid),
         gid: one(gid),
     };
-    let Some(name) = user_name(uid) else {
+    // newgidmap(1) maps one's own gid only where it is that of /etc/passwd.
+    let Some((name, _)) = account(uid).filter(|(_, primary)| *primary == gid) else {
         return single;
     };
     let ranges = |file| {
@@ -101,12 +102,7 @@ pub fn default_maps() -> Maps {
             .unwrap_or_default()
     };
     let (uids, gids) = (ranges("/etc/subuid"), ranges("/etc/subgid"));
-    if uids.is_empty()
-        || gids.is_empty()
-        || [Kind::User, Kind::Group]
-            .iter()
-            .any(|kind| find_tool(*kind).is_none())
-    {
+    if uids.is_empty() || gids.is_empty() || !tools_work() {
         return single;
     }
     Maps {
@@ -226,15 +222,35 @@ fn append(mut map: Vec<IdMapEntry>, ranges: &[(u32, u32)]) -> Vec<IdMapEntry> {
     map
 }
 
-/// The name of user `uid` on the host. Only `/etc/passwd` is asked: a name
-/// service would need the C library's modules.
-fn user_name(uid: u32) -> Option<Vec<u8>> {
+/// Name and primary group of user `uid` on the host. Only `/etc/passwd` is
+/// asked: a name service would need the C library's modules.
+fn account(uid: u32) -> Option<(Vec<u8>, u32)> {
     let passwd = fs::read("/etc/passwd").ok()?;
     passwd.split(|byte| *byte == b'\n').find_map(|line| {
         let mut fields = line.split(|byte| *byte == b':');
         let name = fields.next().filter(|name| !name.is_empty())?;
-        (number(fields.nth(1)?) == Some(uid)).then(|| name.to_vec())
+        let (id, group) = (number(fields.nth(1)?)?, number(fields.next()?)?);
+        (id == uid).then(|| (name.to_vec(), group))
     })
+}
+
+/// Whether both tools are installed and can get the privilege that they need:
+/// `no_new_privs`, a nosuid mount or a lost bit would make them fail.
+fn tools_work() -> bool {
+    let gets_privilege = |kind| {
+        let Some(tool) = find_tool(kind) else {
+            return false;
+        };
+        let set_uid = fs::metadata(&tool).is_ok_and(|meta| meta.permissions().mode() & 0o4000 != 0);
+        let has_capability =
+            || rustix::fs::getxattr(&tool, "security.capability", &mut [0; 64]).is_ok();
+        let honoured = rustix::fs::statvfs(&tool)
+            .is_ok_and(|fs| !fs.f_flag.contains(rustix::fs::StatVfsMountFlags::NOSUID));
+        honoured && (set_uid || has_capability())
+    };
+    !rustix::thread::no_new_privs().unwrap_or(true)
+        && gets_privilege(Kind::User)
+        && gets_privilege(Kind::Group)
 }
 
 /// Where the tool for `kind` is installed.

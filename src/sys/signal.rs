@@ -69,35 +69,58 @@ pub fn set_mask(set: SignalSet) -> io::Result<SignalSet> {
     }
 }
 
+/// Whether `signal` is ignored.
+pub fn is_ignored(signal: i32) -> io::Result<bool> {
+    // As in reset_disposition(): the first word is the handler.
+    let mut action = [0_usize; 8];
+    let new = std::ptr::null::<usize>();
+    // SAFETY: `action` is at least as long as the kernel's struct sigaction; a
+    // null new one changes nothing.
+    match unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigaction,
+            signal,
+            new,
+            action.as_mut_ptr(),
+            size_of::<u64>(),
+        )
+    } {
+        0 => Ok(action.first() == Some(&libc::SIG_IGN)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Gives every signal its default disposition. What is ignored stays ignored
-/// across execve(2), and Rust itself ignores `SIGPIPE`.
+/// across execve(2): Rust ignores `SIGPIPE`, and whatever started this program
+/// may have ignored any other, the C library's own two included.
 pub fn reset_dispositions() {
     for signal in 1..=MAX_SIGNAL {
-        // By the system call itself, since the C library refuses its own two
-        // signals, which posix_spawn(3) of the caller has left ignored. SIGKILL
-        // and SIGSTOP are always refused, and always the default.
-        let action = [0_u64; 4];
-        // SAFETY: the kernel reads a struct sigaction of four words (handler,
-        // flags, restorer, mask); all zeroes is the default action.
-        let _ = unsafe {
-            libc::syscall(
-                libc::SYS_rt_sigaction,
-                signal,
-                action.as_ptr(),
-                std::ptr::null_mut::<u64>(),
-                size_of::<u64>(),
-            )
-        };
+        // Refused for SIGKILL and SIGSTOP, whose disposition is always this.
+        let _ = reset_disposition(signal);
     }
 }
 
 /// Gives `signal` its default disposition.
 pub fn reset_disposition(signal: i32) -> io::Result<()> {
-    // SAFETY: the default action is no handler, so there is nothing to keep valid.
-    if unsafe { libc::signal(signal, libc::SIG_DFL) } == libc::SIG_ERR {
-        return Err(io::Error::last_os_error());
+    // Of the layout that the kernel has (handler, flags, restorer, mask), nothing
+    // but zeroes: SIG_DFL, no flags, an empty mask. Longer than on any
+    // architecture. The C library's own function would refuse its two signals.
+    let action = [0_usize; 8];
+    let old = std::ptr::null_mut::<usize>();
+    // SAFETY: `action` is at least as long as the kernel's struct sigaction, and
+    // the default action is no handler, so there is nothing to keep valid.
+    match unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigaction,
+            signal,
+            action.as_ptr(),
+            old,
+            size_of::<u64>(),
+        )
+    } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
-    Ok(())
 }
 
 /// Sends `signal` to the process that `pidfd` refers to.

@@ -161,6 +161,16 @@ impl Relay {
         Ok(rustix::termios::tcsetwinsize(&self.master, size)?)
     }
 
+    /// Takes the caller's streams out of `registry`: what epoll(7) watches is their
+    /// description, which outlives this process's descriptors.
+    pub fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        let endpoints = [self.input.as_mut(), self.output.as_mut()];
+        endpoints
+            .into_iter()
+            .flatten()
+            .try_for_each(|endpoint| endpoint.deregister(registry))
+    }
+
     /// Every process that could write to the pty has ended: from here on its
     /// silence is its end.
     pub fn end(&mut self) {
