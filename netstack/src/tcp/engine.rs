@@ -253,6 +253,16 @@ impl Endpoint {
         )
     }
 
+    /// Our FIN, and no data, is what the container has to acknowledge.
+    pub(crate) fn owes_only_fin(&self) -> bool {
+        let socket = self.socket();
+        socket.send_queue() == 0
+            && matches!(
+                socket.state(),
+                State::FinWait1 | State::Closing | State::LastAck
+            )
+    }
+
     /// Bytes from the container that wait for the host.
     pub(crate) fn to_host(&self) -> usize {
         self.socket().recv_queue()

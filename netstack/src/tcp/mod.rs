@@ -22,7 +22,8 @@
 //! is through: a FIN of the container becomes `SHUT_WR` once the ring is empty,
 //! end of stream from the host becomes a FIN behind the last byte. A reset on one
 //! side becomes a reset on the other. A flow whose directions have both ended is
-//! dropped at once (no TIME-WAIT: the kernel on either side keeps one).
+//! dropped (no TIME-WAIT: the kernel on either side keeps one) as soon as the host
+//! has taken what is left in the ring.
 //!
 //! **Liveness.** A half-closed flow is probed on both sides after
 //! [`HALF_CLOSED_IDLE`]; an established one after [`ESTABLISHED_IDLE`] (RFC 9293,
@@ -30,12 +31,14 @@
 //! for [`UNACKNOWLEDGED`], loses the flow.
 
 mod engine;
+mod segment;
 
 use smoltcp::time::{Duration, Instant};
-use smoltcp::wire::{Ipv4Packet, TcpPacket};
+use smoltcp::wire::{TcpPacket, TcpSeqNumber};
 
 use engine::Endpoint;
 pub(crate) use engine::Engine;
+use segment::{bare_ack, opens_window, split_fin, syn_to_hold};
 
 use crate::flow::{Flow, FlowId, FlowKey, Protocol};
 use crate::host::{Close, Host, HostError, Io, Readiness};
@@ -81,10 +84,20 @@ struct Relay {
     host_read_closed: bool,
     /// The host's end of stream was read.
     host_finished: bool,
+    /// The container's end of stream was received.
+    container_finished: bool,
+    /// Both directions have ended on the container's side; what is left in the
+    /// ring is for the host.
+    draining: bool,
     /// Our direction to the host has been shut down.
     host_shut: bool,
     /// When the container was last heard.
     last_heard: Instant,
+    /// What the container's last segment without data acknowledged.
+    last_ack: Option<TcpSeqNumber>,
+    /// The container's latest acknowledgement since it shut its window, until
+    /// its window is open and a timer runs; see [`Stack::tcp_pump`].
+    shut_window: Option<Box<[u8]>>,
     /// Since when the container owes an answer.
     waiting_since: Option<Instant>,
     /// Since when an idle flow is probed.
@@ -116,10 +129,29 @@ impl Relay {
             host_writable: false,
             host_read_closed: false,
             host_finished: false,
+            container_finished: false,
+            draining: false,
             host_shut: false,
             last_heard: now,
+            last_ack: None,
+            shut_window: None,
             waiting_since: None,
             probing_since: None,
+        }
+    }
+
+    /// How the connection with the container has ended, if it has.
+    fn ended(&self, endpoint: &Endpoint) -> Option<Close> {
+        let last_ack = endpoint.is_gone()
+            && self.container_finished
+            && self.host_finished
+            && endpoint.to_container() == 0;
+        if last_ack || endpoint.is_finished() {
+            Some(Close::Orderly)
+        } else if endpoint.is_gone() {
+            Some(Close::Reset)
+        } else {
+            None
         }
     }
 
@@ -163,7 +195,7 @@ impl Stack {
             (packet.destination, segment.dst_port()).into(),
         );
         if let Some(id) = self.flows.find(&key) {
-            self.tcp_segment(now, id, packet, segment.syn() && !segment.ack(), host);
+            self.tcp_segment(now, id, packet, &segment, host);
         } else if segment.syn() && !segment.ack() && !segment.rst() && !segment.fin() {
             self.tcp_open(now, key, packet, host);
         } else {
@@ -176,13 +208,19 @@ impl Stack {
         now: Instant,
         id: FlowId,
         packet: &ipv4::Packet<'_>,
-        syn: bool,
+        segment: &TcpPacket<&[u8]>,
         host: &mut H,
     ) {
+        let syn = segment.syn() && !segment.ack();
         let Some((_, TcpFlow { phase, relay })) = self.flows.tcp_mut(id) else {
             return;
         };
         match phase {
+            // At most a FIN that is repeated.
+            Phase::Open(endpoint) if relay.draining => {
+                self.engine
+                    .segment(endpoint, now, packet.whole, &self.link, host);
+            }
             // The container may have forgotten the connection: a probe brings a
             // reset then, and its next SYN is a new flow's (RFC 9293, 3.10.7.4;
             // smoltcp ignores a SYN in a synchronized state).
@@ -193,14 +231,30 @@ impl Stack {
             }
             Phase::Open(endpoint) => {
                 relay.last_heard = now;
-                self.engine
-                    .segment(endpoint, now, packet.whole, &self.link, host);
+                // The third repeated acknowledgement makes smoltcp 0.14 forget a
+                // FIN that is all there is to send again.
+                let repeats = segment.segment_len() == 0
+                    && !segment.rst()
+                    && relay.last_ack.replace(segment.ack_number()) == Some(segment.ack_number());
+                if repeats && endpoint.owes_only_fin() {
+                    return self.tcp_pump(now, id, host);
+                }
+                if segment.window_len() == 0 || relay.shut_window.is_some() {
+                    relay.shut_window = bare_ack(packet);
+                }
+                if let Some((data, fin)) = split_fin(packet) {
+                    self.engine.segment(endpoint, now, &data, &self.link, host);
+                    self.engine.segment(endpoint, now, &fin, &self.link, host);
+                } else {
+                    self.engine
+                        .segment(endpoint, now, packet.whole, &self.link, host);
+                }
                 self.tcp_pump(now, id, host);
             }
             // Closing a socket in SYN-SENT says nothing: a SYN that is not the
             // same again is a new connection from the same port.
             Phase::Connecting { syn: held } if syn => {
-                if let Some(latest) = without_payload(packet) {
+                if let Some(latest) = syn_to_hold(packet) {
                     *held = latest;
                 }
             }
@@ -236,7 +290,7 @@ impl Stack {
             self.stats.over_limit += 1;
             return self.engine.refuse(now, packet.whole, &self.link, host);
         }
-        let Some(syn) = without_payload(packet) else {
+        let Some(syn) = syn_to_hold(packet) else {
             self.stats.dropped += 1;
             return;
         };
@@ -346,14 +400,9 @@ impl Stack {
         let Phase::Open(endpoint) = phase else {
             return;
         };
-        if endpoint.is_gone() {
-            // Reset by the container, or its last ACK has come.
-            let how = if relay.host_finished && relay.host_shut {
-                Close::Orderly
-            } else {
-                Close::Reset
-            };
-            return self.tcp_drop(id, how, host);
+        relay.container_finished |= endpoint.container_finished();
+        if relay.ended(endpoint) == Some(Close::Reset) {
+            return self.tcp_drop(id, Close::Reset, host);
         }
 
         let mut failed = false;
@@ -379,9 +428,17 @@ impl Stack {
                 None => break,
             }
         }
-        if !failed && !relay.host_shut && endpoint.container_finished() && endpoint.to_host() == 0 {
+        if !failed && !relay.host_shut && relay.container_finished && endpoint.to_host() == 0 {
             host.tcp_shutdown(id);
             relay.host_shut = true;
+        }
+        if relay.draining {
+            if failed {
+                self.tcp_drop(id, Close::Reset, host);
+            } else if relay.host_shut {
+                self.tcp_drop(id, Close::Orderly, host);
+            }
+            return;
         }
 
         // What came before a reset is still to be read, and worth reading.
@@ -426,13 +483,14 @@ impl Stack {
             self.engine.egress(endpoint, now, &self.link, host);
             return self.tcp_drop(id, Close::Reset, host);
         }
-        if endpoint.is_finished() || endpoint.is_gone() {
-            let how = if relay.host_finished && relay.host_shut {
-                Close::Orderly
-            } else {
-                Close::Reset
-            };
-            return self.tcp_drop(id, how, host);
+        match relay.ended(endpoint) {
+            None => {}
+            Some(Close::Orderly) if !relay.host_shut => {
+                relay.draining = true;
+                host.tcp_keepalive(id, HALF_CLOSED_IDLE, PROBE_INTERVAL);
+                return;
+            }
+            Some(how) => return self.tcp_drop(id, how, host),
         }
 
         // More to read from the host, and room for it: come back after the others.
@@ -445,8 +503,28 @@ impl Stack {
             (false, Some(_)) => relay.waiting_since = None,
             _ => {}
         }
+        let mut engine_deadline = self.engine.deadline(endpoint, now);
+        if let Some(ack) = &relay.shut_window
+            && endpoint.to_container() > 0
+        {
+            // A shut window can leave smoltcp 0.14 with unacknowledged data and no
+            // timer: when it opens, and when a retransmission meets it shut. The
+            // same acknowledgement once more starts its probe timer, three times
+            // its fast retransmission.
+            for _ in 0..3 {
+                if engine_deadline.is_none() {
+                    self.engine.segment(endpoint, now, ack, &self.link, host);
+                    engine_deadline = self.engine.deadline(endpoint, now);
+                }
+            }
+            self.engine.egress(endpoint, now, &self.link, host);
+            engine_deadline = self.engine.deadline(endpoint, now);
+        }
+        if engine_deadline.is_some() && relay.shut_window.as_deref().is_some_and(opens_window) {
+            relay.shut_window = None;
+        }
         let mut deadline = relay.liveness_deadline(endpoint.is_established());
-        if let Some(at) = self.engine.deadline(endpoint, now) {
+        if let Some(at) = engine_deadline {
             deadline = deadline.min(at);
         }
         self.timers.arm(&mut self.flows, id, deadline);
@@ -460,6 +538,9 @@ impl Stack {
         let Phase::Open(endpoint) = phase else {
             return;
         };
+        if relay.draining {
+            return;
+        }
         if relay
             .probing_since
             .is_some_and(|since| relay.last_heard > since)
@@ -493,20 +574,4 @@ impl Stack {
         }
         host.close(id, how);
     }
-}
-
-/// The headers of a SYN as a packet of its own. Data that comes with it (TCP
-/// Fast Open, RFC 7413) is left to be sent again, as by any server without cookies.
-fn without_payload(packet: &ipv4::Packet<'_>) -> Option<Box<[u8]>> {
-    let headers = packet.whole.len() - packet.payload.len();
-    let segment = TcpPacket::new_checked(packet.payload).ok()?;
-    let syn = packet
-        .whole
-        .get(..headers + usize::from(segment.header_len()))?;
-    let mut syn: Box<[u8]> = syn.into();
-    let total = ipv4::len16(syn.len());
-    let mut view = Ipv4Packet::new_unchecked(&mut syn[..]);
-    view.set_total_len(total);
-    view.fill_checksum();
-    Some(syn)
 }

@@ -261,6 +261,48 @@ pub(super) fn arp(
     frame
 }
 
+/// The TCP segment in a frame, if its checksums are right.
+pub(super) fn intact_tcp(frame: &[u8]) -> Option<TcpSeen> {
+    const SEGMENT: usize = ETHERNET + 20;
+    if frame.len() < SEGMENT + 20 || frame[12..15] != [8, 0, 0x45] || frame[ETHERNET + 9] != TCP {
+        return None;
+    }
+    let (source, destination) = (address_at(frame, 26), address_at(frame, 30));
+    let pseudo = pseudo_header(source, destination, TCP, frame.len() - SEGMENT);
+    let right =
+        checksum(&[&pseudo, &frame[SEGMENT..]]) == 0 && checksum(&[&frame[ETHERNET..SEGMENT]]) == 0;
+    match read_ip(frame.get(ETHERNET..).filter(|_| right)?) {
+        Seen::Tcp(segment) => Some(segment),
+        _ => None,
+    }
+}
+
+/// A TCP segment with data and a FIN as two: the data, then the FIN.
+pub(super) fn split_fin(frame: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+    const SEGMENT: usize = ETHERNET + 20;
+    let segment = intact_tcp(frame)?;
+    if segment.payload.is_empty() || segment.flags & FIN == 0 {
+        return None;
+    }
+    let (source, destination) = (*segment.from.ip(), *segment.to.ip());
+    let headers = frame.len() - segment.payload.len();
+    let mut data = frame.to_vec();
+    data[SEGMENT + 13] &= !FIN;
+    fill_checksum(&mut data[SEGMENT..], source, destination, TCP);
+    let mut fin = frame[..headers].to_vec();
+    let seq = segment
+        .seq
+        .wrapping_add(u32::try_from(segment.payload.len()).unwrap());
+    fin[SEGMENT + 4..SEGMENT + 8].copy_from_slice(&seq.to_be_bytes());
+    let total = u16::try_from(headers - ETHERNET).unwrap();
+    fin[ETHERNET + 2..ETHERNET + 4].copy_from_slice(&total.to_be_bytes());
+    fin[ETHERNET + 10..ETHERNET + 12].fill(0);
+    let sum = checksum(&[&fin[ETHERNET..SEGMENT]]);
+    fin[ETHERNET + 10..ETHERNET + 12].copy_from_slice(&sum.to_be_bytes());
+    fill_checksum(&mut fin[SEGMENT..], source, destination, TCP);
+    Some((data, fin))
+}
+
 /// What the stack sent, taken apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Seen {

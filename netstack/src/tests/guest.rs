@@ -1,6 +1,6 @@
 //! The container's kernel: a smoltcp interface on the link.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::num::NonZeroUsize;
 
@@ -10,7 +10,7 @@ use smoltcp::socket::tcp::{RecvError, Socket, SocketBuffer, State};
 use smoltcp::time::Instant;
 use smoltcp::wire::{EthernetAddress, HardwareAddress, IpAddress, IpCidr};
 
-use super::frames::{ETHERNET, GATEWAY, GUEST, GUEST_MAC};
+use super::frames::{self, ETHERNET, GATEWAY, GUEST, GUEST_MAC};
 use crate::LinkConfig;
 
 /// First local port of the guest's sockets; frames made by hand use those below.
@@ -31,6 +31,8 @@ pub(super) struct Guest {
     sockets: SocketSet<'static>,
     wire: Wire,
     next_port: u16,
+    /// What each port was last acknowledged.
+    acks: HashMap<u16, u32>,
 }
 
 impl Guest {
@@ -50,6 +52,7 @@ impl Guest {
             sockets: SocketSet::new(Vec::new()),
             wire,
             next_port: FIRST_PORT,
+            acks: HashMap::new(),
         }
     }
 
@@ -133,7 +136,38 @@ impl Guest {
 
     /// A frame for the container.
     pub(super) fn receive(&mut self, frame: Vec<u8>) {
-        self.wire.incoming.push_back(frame);
+        if self.repeats_ack(&frame) {
+            return;
+        }
+        // smoltcp 0.14 takes a FIN even where it cuts off data before it that is
+        // beyond its window; a kernel does not.
+        match frames::split_fin(&frame) {
+            Some((data, fin)) => self.wire.incoming.extend([data, fin]),
+            None => self.wire.incoming.push_back(frame),
+        }
+    }
+
+    /// Whether this is a bare acknowledgement heard before by a socket that has
+    /// but its FIN outstanding: the third of them makes smoltcp 0.14 forget the
+    /// FIN, which no kernel does.
+    fn repeats_ack(&mut self, frame: &[u8]) -> bool {
+        let Some(segment) = frames::intact_tcp(frame) else {
+            return false;
+        };
+        let bare = segment.flags == frames::ACK && segment.payload.is_empty();
+        let last = self.acks.insert(segment.to.port(), segment.ack);
+        let only_fin = self.sockets.iter().any(|(_, socket)| match socket {
+            smoltcp::socket::Socket::Tcp(tcp) => {
+                tcp.local_endpoint()
+                    .is_some_and(|at| at.port == segment.to.port())
+                    && matches!(
+                        tcp.state(),
+                        State::FinWait1 | State::Closing | State::LastAck
+                    )
+                    && tcp.send_queue() == 0
+            }
+        });
+        bare && only_fin && last == Some(segment.ack)
     }
 
     /// Runs the interface; frames that it sends, with the size of the segments

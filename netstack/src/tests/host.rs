@@ -76,6 +76,7 @@ pub(super) enum Socket {
 /// A socket that the stack has closed.
 #[derive(Debug)]
 pub(super) struct Closed {
+    pub(super) at: Instant,
     pub(super) how: Close,
     pub(super) socket: Socket,
 }
@@ -422,6 +423,7 @@ impl Host for FakeHost {
                 Close::Reset => tcp.outgoing.clear(),
             }
         }
-        self.closed.insert(flow, Closed { how, socket });
+        let at = self.now;
+        self.closed.insert(flow, Closed { at, how, socket });
     }
 }

@@ -14,10 +14,12 @@ mod shim;
 mod world;
 
 mod dns;
+mod hostile;
 mod icmp;
 mod limits;
 mod link;
 mod liveness;
+mod random;
 mod tcp_close;
 mod tcp_data;
 mod tcp_open;

@@ -7,7 +7,7 @@ use smoltcp::time::Duration;
 use super::frames::{ACK, FIN, RST, SYN, Segment};
 use super::guest::{Read, remote};
 use super::host::{Call, Outcome, Socket};
-use super::world::{Pair, World, links, pattern};
+use super::world::{Pair, World, config, links, pattern};
 use crate::{Close, HostError};
 
 fn read_to_end(w: &mut World, pair: Pair) -> Vec<u8> {
@@ -151,6 +151,127 @@ fn container_ends_with_data_pending() {
     assert!(w.far_received(pair.flow) == data);
     w.host.far_close(pair.flow);
     assert_orderly(&mut w, pair);
+}
+
+/// Both directions have ended while the host still has to take data; it does so
+/// long after the container's kernel has forgotten the connection.
+#[test]
+fn both_end_with_data_pending() {
+    for host_first in [true, false] {
+        let mut w = World::plain();
+        w.host.reads = false;
+        w.host.buffers = (4096, 4096);
+        let pair = w.connect_with(remote(1, 80), 256 << 10);
+        let data = pattern(1, 200_000);
+        if host_first {
+            w.host.far_close(pair.flow);
+            w.run(Duration::from_millis(2));
+        }
+        assert_eq!(w.guest.write(pair.guest, &data), data.len());
+        w.guest.tcp(pair.guest).close();
+        w.run(Duration::from_secs(1));
+        w.host.far_close(pair.flow);
+        w.run(Duration::from_secs(1000));
+        assert_eq!(w.closed(pair.flow), None);
+        assert!(!w.far_sees_end(pair.flow));
+        assert!(w.run_until(Duration::from_secs(30), |w| {
+            w.host.far_read(pair.flow);
+            w.closed(pair.flow).is_some()
+        }));
+        assert_eq!(w.closed(pair.flow), Some(Close::Orderly));
+        assert!(w.far_received(pair.flow) == data);
+        w.assert_works();
+    }
+}
+
+#[test]
+fn host_breaks_with_data_pending() {
+    let mut w = World::plain();
+    w.host.reads = false;
+    w.host.buffers = (4096, 4096);
+    let pair = w.connect_with(remote(1, 80), 256 << 10);
+    w.host.far_close(pair.flow);
+    w.guest.write(pair.guest, &[1; 100_000]);
+    w.guest.tcp(pair.guest).close();
+    w.run(Duration::from_secs(100));
+    w.host.far_reset(pair.flow, HostError::TimedOut);
+    w.settle();
+    assert_eq!(w.closed(pair.flow), Some(Close::Reset));
+    assert_eq!(w.stack.flow_count(), 0);
+    w.assert_works();
+}
+
+/// A FIN behind data that goes beyond our window is no end of what was cut off.
+#[test]
+fn fin_beyond_the_window() {
+    let mut c = config(links()[0]);
+    c.limits.ring_budget = 0;
+    let mut w = World::with(c);
+    w.host.reads = false;
+    w.host.buffers = (1, 1);
+    let to = remote(1, 80);
+    let (flow, isn) = w.open_by_hand(&Segment::syn(1234, to));
+    let data = pattern(1, 20_000);
+    // The smallest ring.
+    let window = 16 << 10;
+    let send = |w: &mut World, from: usize, upto: usize, flags: u8| {
+        let seq = 1001 + u32::try_from(from).unwrap();
+        w.send(
+            &Segment::new(1234, to, flags | ACK, seq, isn + 1)
+                .with(&data[from..upto])
+                .frame(),
+        );
+    };
+    send(&mut w, 0, 10_000, 0);
+    // Beyond the edge of what was offered by a few bytes.
+    let end = window + 10;
+    send(&mut w, 10_000, end, FIN);
+    let acked = w.take_tcp().last().unwrap().ack.wrapping_sub(1001);
+    assert!(
+        usize::try_from(acked).unwrap() < end,
+        "the FIN is not acknowledged"
+    );
+    w.host.tcp(flow).reads = true;
+    w.host.far_read(flow);
+    w.settle();
+    send(&mut w, 10_000, end, FIN);
+    w.settle();
+    assert_eq!(w.far_received(flow), &data[..end]);
+    assert!(w.far_sees_end(flow));
+    assert_eq!(
+        w.take_tcp().last().unwrap().ack,
+        1002 + u32::try_from(end).unwrap()
+    );
+    w.assert_works();
+}
+
+/// Acknowledgements that repeat themselves make nobody forget our FIN.
+#[test]
+fn fin_is_sent_again_after_repeated_acks() {
+    for data in [&b""[..], b"last words"] {
+        let mut w = World::plain();
+        let to = remote(1, 80);
+        let (flow, isn) = w.open_by_hand(&Segment::syn(1234, to));
+        w.host.far_write(flow, data);
+        w.host.far_close(flow);
+        w.settle();
+        let acked = isn + 1 + u32::try_from(data.len()).unwrap();
+        for _ in 0..5 {
+            w.send(&Segment::new(1234, to, ACK, 1001, acked).frame());
+        }
+        w.take();
+        w.run(Duration::from_secs(5));
+        let again = w.take_tcp();
+        assert!(!again.is_empty());
+        assert!(
+            again
+                .iter()
+                .all(|s| s.flags & FIN != 0 && s.payload.is_empty() && s.seq == acked)
+        );
+        w.send(&Segment::new(1234, to, FIN | ACK, 1001, acked + 1).frame());
+        assert_eq!(w.closed(flow), Some(Close::Orderly));
+        w.assert_works();
+    }
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Bytes in both directions: all of them, in order, once.
 
+use std::net::SocketAddrV4;
+
 use smoltcp::time::Duration;
 
 use super::frames::{self, ACK, FIN, PSH, Segment};
@@ -208,42 +210,80 @@ fn window_of_one() {
     w.assert_works();
 }
 
-/// The container takes its window back; nothing beyond it is lost for ever.
-#[test]
-fn window_shrinks_to_nothing() {
-    let mut w = World::plain();
-    let to = remote(1, 80);
-    let (flow, isn) = w.open_by_hand(&Segment::syn(1234, to));
-    let data = pattern(2, 20_000);
-    w.host.far_write(flow, &data);
-    w.settle();
-    w.take();
-    // Of all that was sent the first 1460 bytes are taken, then no room is left.
-    let mut ack = Segment::new(1234, to, ACK, 1001, isn + 1 + 1460);
-    ack.window = 0;
-    w.send(&ack.frame());
-    w.take();
-    w.run(Duration::from_secs(20));
-    assert!(!w.take_tcp().is_empty(), "the window is probed");
-    assert_eq!(w.stack.flow_count(), 1);
-    let mut got = data[..1460].to_vec();
-    let mut ack = Segment::new(1234, to, ACK, 1001, isn + 1 + 1460);
-    w.send(&ack.frame());
-    for _ in 0..100 {
+/// Takes what the stack sends, acknowledging it, until all of `data` is there.
+fn receive_all(w: &mut World, to: SocketAddrV4, isn: u32, data: &[u8], mut got: Vec<u8>) {
+    let done = w.run_until(Duration::from_secs(30), |w| {
+        let before = got.len();
         for seen in w.take_tcp() {
             let offset = usize::try_from(seen.seq.wrapping_sub(isn + 1)).unwrap();
             if offset <= got.len() && offset + seen.payload.len() > got.len() {
                 got.extend(&seen.payload[got.len() - offset..]);
             }
         }
-        if got.len() == data.len() {
-            break;
+        if got.len() > before {
+            let acked = isn + 1 + u32::try_from(got.len()).unwrap();
+            w.send(&Segment::new(1234, to, ACK, 1001, acked).frame());
         }
-        ack.ack = isn + 1 + u32::try_from(got.len()).unwrap();
-        w.send(&ack.frame());
-        w.run(Duration::from_secs(1));
+        got.len() == data.len()
+    });
+    assert!(done && got == data, "{} of {} bytes", got.len(), data.len());
+}
+
+/// A container short of memory drops what is on its way, shuts its window, and
+/// opens it again with a single segment.
+#[test]
+fn window_shut_over_data_in_flight_and_opened() {
+    for acked in [0, 1460] {
+        for shut_for in [0, 5, 400] {
+            let mut w = World::plain();
+            let to = remote(1, 80);
+            let (flow, isn) = w.open_by_hand(&Segment::syn(1234, to));
+            let data = pattern(2, 20_000);
+            w.host.far_write(flow, &data);
+            w.settle();
+            assert!(w.take().len() > 10);
+            let mut ack = Segment::new(1234, to, ACK, 1001, isn + 1 + acked);
+            ack.window = 0;
+            w.send(&ack.frame());
+            // While it is shut it is probed, and the probes are answered.
+            for _ in 0..shut_for {
+                w.run(Duration::from_secs(1));
+                if !w.take().is_empty() {
+                    w.send(&ack.frame());
+                }
+            }
+            assert_eq!(w.closed(flow), None);
+            ack.window = 65_535;
+            w.send(&ack.frame());
+            let got = data[..usize::try_from(acked).unwrap()].to_vec();
+            receive_all(&mut w, to, isn, &data, got);
+            w.assert_works();
+        }
     }
-    assert!(got == data, "{} of {}", got.len(), data.len());
+}
+
+/// The segment that opens the window is lost: probes go on.
+#[test]
+fn window_shut_over_data_in_flight_and_update_lost() {
+    for acked in [0, 1460] {
+        let mut w = World::plain();
+        let to = remote(1, 80);
+        let (flow, isn) = w.open_by_hand(&Segment::syn(1234, to));
+        let data = pattern(2, 20_000);
+        w.host.far_write(flow, &data);
+        w.settle();
+        w.take();
+        let mut ack = Segment::new(1234, to, ACK, 1001, isn + 1 + acked);
+        ack.window = 0;
+        w.send(&ack.frame());
+        w.take();
+        w.run(Duration::from_secs(40));
+        assert!(w.take().len() >= 3, "the window is probed");
+        ack.window = 65_535;
+        w.send(&ack.frame());
+        let got = data[..usize::try_from(acked).unwrap()].to_vec();
+        receive_all(&mut w, to, isn, &data, got);
+    }
 }
 
 #[test]

@@ -132,7 +132,7 @@ fn mapping_lives_as_long_as_its_last_flow() {
 fn segments_up() {
     let mut w = World::new(links()[2]);
     let to = remote(1, 7);
-    for (len, size) in [(4000, 1200), (3600, 1200), (100, 1), (1201, 1200)] {
+    for (len, size) in [(4000, 1200), (3600, 1200), (128, 1), (1201, 1200)] {
         let data = pattern(1, len);
         let before = w.host.datagrams.len();
         w.send_super(&frames::udp(1234, to, &data), size);
