@@ -3,10 +3,14 @@
 //! Message style: lower case, no full stop, names the step and its object, never
 //! repeats its `#[source]`. A known cause adds a hint (see [`Hint`]).
 
+mod hint;
+
 use std::io;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+pub use hint::Hint;
 
 /// crun-lite itself failed (as `podman run` and `docker run` define it).
 pub const EXIT_RUNTIME: u8 = 125;
@@ -68,6 +72,9 @@ pub enum Error {
     /// A step inside the container's init failed.
     #[error(transparent)]
     Step(#[from] StepFailure),
+    /// There is nothing to make a root filesystem of.
+    #[error(transparent)]
+    Rootfs(#[from] crun_lite_rootfs::Error),
     /// The command was not found in the container.
     #[error("{0}: command not found in the container")]
     NotFound(String),
@@ -83,6 +90,17 @@ pub enum Error {
     /// Init ended before the command was started.
     #[error("the container's init ended during set-up ({0})")]
     InitDied(String),
+    /// newuidmap(1) or newgidmap(1) did not write the container's id map.
+    #[error("{tool}: {reason}")]
+    IdMapTool {
+        /// Which of them.
+        tool: &'static str,
+        /// What it said.
+        reason: String,
+    },
+    /// A signal asked for the end before the command was started.
+    #[error("ended by signal {0} during set-up")]
+    Interrupted(u8),
 }
 
 impl Error {
@@ -99,6 +117,7 @@ impl Error {
         match self {
             Self::NotFound(_) => EXIT_NOT_FOUND,
             Self::NotExecutable { .. } => EXIT_NOT_EXECUTABLE,
+            Self::Interrupted(signal) => 128 | signal,
             _ => EXIT_RUNTIME,
         }
     }

@@ -14,4 +14,6 @@ pub mod ns;
 pub mod plan;
 pub mod security;
 pub mod sys;
+#[cfg(test)]
+mod testing;
 pub mod tty;

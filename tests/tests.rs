@@ -1,1 +1,26 @@
 //! Integration tests: one binary, real namespaces, real clients.
+//!
+//! Each test runs as root and as an ordinary user where it can (see
+//! `util::who`). What a machine lacks makes a test print `SKIP` and its reason;
+//! with `CI=true` in the environment it fails instead, so that nothing is left
+//! out unseen.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on says so and fails"
+)]
+
+#[macro_use]
+mod util;
+
+mod audit;
+mod cli;
+mod harness;
+mod isolation;
+mod lifecycle;
+mod mounts;
+mod network;
+mod options;
+mod reach;
+mod terminal;

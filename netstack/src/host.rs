@@ -110,7 +110,8 @@ pub trait Host {
     /// No socket could be had.
     fn udp_open(&mut self, flow: FlowId, family_of: IpAddr) -> Result<(), HostError>;
 
-    /// Sends one datagram; the owner may batch, in order.
+    /// Sends one datagram; the owner may batch, in order. An error that is known
+    /// only later comes as [`crate::Stack::datagram_failed`].
     ///
     /// # Errors
     /// The datagram was not taken.

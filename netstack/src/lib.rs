@@ -8,7 +8,7 @@
 //! - hands it every frame that the container sends ([`Stack::input`]),
 //! - tells it what happened to a host socket ([`Stack::connected`],
 //!   [`Stack::connect_failed`], [`Stack::ready`], [`Stack::datagram`],
-//!   [`Stack::echo_reply`]),
+//!   [`Stack::datagram_failed`], [`Stack::echo_reply`]),
 //! - calls [`Stack::tick`] once [`Stack::next_deadline`] has passed,
 //!
 //! and carries out what the stack asks for through the [`Host`] trait: send a

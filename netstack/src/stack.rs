@@ -153,6 +153,18 @@ impl Stack {
         self.udp_datagram(now, flow, from, payload, segment, host);
     }
 
+    /// A datagram that the flow's UDP socket sent to `to` came to nothing (an
+    /// ICMP error arrived, or the kernel had no way to send it).
+    pub fn datagram_failed<H: Host>(
+        &mut self,
+        flow: FlowId,
+        to: SocketAddr,
+        error: HostError,
+        host: &mut H,
+    ) {
+        self.udp_failed(flow, to, error, host);
+    }
+
     /// An echo reply arrived on the flow's ping socket.
     pub fn echo_reply<H: Host>(
         &mut self,

@@ -18,6 +18,7 @@ use std::net::{IpAddr, SocketAddr};
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{EthernetProtocol, IpProtocol, UdpPacket};
 
+use crate::config::Config;
 use crate::flow::{Flow, FlowId, FlowKey, Protocol};
 use crate::host::{Close, Host, HostError};
 use crate::icmp::Unreachable;
@@ -269,13 +270,7 @@ impl Stack {
         let Some((key, state)) = self.flows.mapping_mut(mapping) else {
             return;
         };
-        let remote = if state.dns {
-            SocketAddr::from((self.config.dns, 53))
-        } else if from.ip().is_loopback() {
-            SocketAddr::from((self.config.gateway, from.port()))
-        } else {
-            from
-        };
+        let remote = shown_as(&self.config, state, from);
         let flow_key = FlowKey::new(Protocol::Udp, key.container, remote);
         let Some(id) = self.flows.find(&flow_key) else {
             self.stats.udp_filtered += 1;
@@ -359,6 +354,45 @@ impl Stack {
             });
     }
 
+    /// A datagram to `to` came to nothing: the container gets the ICMP error
+    /// that its own kernel would have got. Only the headers of the datagram that
+    /// it quotes are known, and all that is needed to find the socket (RFC 1122,
+    /// 3.2.2).
+    pub(crate) fn udp_failed<H: Host>(
+        &mut self,
+        mapping: FlowId,
+        to: SocketAddr,
+        error: HostError,
+        host: &mut H,
+    ) {
+        let code = match error {
+            HostError::Refused => Unreachable::Port,
+            HostError::HostUnreachable => Unreachable::Host,
+            HostError::NetUnreachable => Unreachable::Network,
+            HostError::Forbidden => Unreachable::Prohibited,
+            _ => return,
+        };
+        let Some((key, state)) = self.flows.mapping_mut(mapping) else {
+            return;
+        };
+        let remote = shown_as(&self.config, state, to);
+        let flow = FlowKey::new(Protocol::Udp, key.container, remote);
+        let (IpAddr::V4(source), IpAddr::V4(destination)) = (key.container.ip(), remote.ip())
+        else {
+            return;
+        };
+        if self.flows.find(&flow).is_none() {
+            return;
+        }
+        let mut quote = [0; ipv4::HEADER_LEN + HEADER_LEN];
+        ipv4::emit(&mut quote, source, destination, IpProtocol::Udp);
+        let mut view = UdpPacket::new_unchecked(&mut quote[ipv4::HEADER_LEN..]);
+        view.set_src_port(key.container.port());
+        view.set_dst_port(remote.port());
+        view.set_len(ipv4::len16(HEADER_LEN));
+        self.unreachable(&quote, code, host);
+    }
+
     fn udp_remove<H: Host>(&mut self, id: FlowId, host: &mut H) {
         if let Some(Flow::Udp(flow)) = self.flows.remove(id) {
             self.udp_release(flow.mapping, true, host);
@@ -385,6 +419,17 @@ fn datagrams(len: usize, segment: u16) -> usize {
         1
     } else {
         len.div_ceil(usize::from(segment)).max(1)
+    }
+}
+
+/// What the container knows a host-side address as.
+fn shown_as(config: &Config, mapping: &UdpMapping, address: SocketAddr) -> SocketAddr {
+    if mapping.dns {
+        (config.dns, 53).into()
+    } else if address.ip().is_loopback() {
+        (config.gateway, address.port()).into()
+    } else {
+        address
     }
 }
 

@@ -1,1 +1,177 @@
 //! `crun-lite run`: where container and network meet.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use crun_lite_rootfs::{Entry, HostProbe};
+use mio::{Events, Poll};
+
+use super::args::{LogFormat, RunArgs};
+use super::options::{self, Host};
+use super::output;
+use crate::config::{Network, RootFs, RunSpec, nameservers};
+use crate::container::{self, SpawnIo, Supervisor};
+use crate::error::Error;
+use crate::net::{self, Driver};
+use crate::ns::idmap;
+use crate::plan::{self, EtcFiles, FileKind, MountFlags, Plan, RootSource, Step};
+
+/// Events taken from the kernel at a time.
+const EVENTS: usize = 256;
+/// How long the end of the container may take to show after that of its link.
+const GRACE: Duration = Duration::from_millis(100);
+
+/// Validates, plans, and unless it is a dry run carries the plan out. Nothing has
+/// been changed when an error comes before the last of these.
+pub(super) fn run(args: RunArgs, format: LogFormat) -> Result<ExitCode, Error> {
+    let dry_run = args.dry_run;
+    let spec = options::validate(args, &Host::current())?;
+    let resolv_conf = read_text("/etc/resolv.conf");
+    let plan = prepare(&spec, &resolv_conf)?;
+    if dry_run {
+        output::plan(&plan, format)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    carry_out(&spec, &plan, &resolv_conf).map(ExitCode::from)
+}
+
+/// Everything that can be found out and decided without changing anything: the
+/// root filesystem, the id maps, the private files, and from them the steps.
+fn prepare(spec: &RunSpec, resolv_conf: &str) -> Result<Plan, Error> {
+    let root = match &spec.rootfs {
+        RootFs::Dir(dir) => RootSource::Bind(dir.clone()),
+        RootFs::Default => {
+            let recipe = crun_lite_rootfs::choose(&HostProbe::new())?;
+            tracing::info!("root filesystem: {}", recipe.summary);
+            RootSource::Recipe(recipe.entries.into_iter().map(step).collect())
+        }
+    };
+    let maps = if !spec.namespaces.user {
+        (Vec::new(), Vec::new())
+    } else if spec.uid_map.is_empty() {
+        let maps = idmap::default_maps();
+        (maps.uid, maps.gid)
+    } else {
+        (spec.uid_map.clone(), spec.gid_map.clone())
+    };
+    let files = EtcFiles::new(spec, resolv_conf, &read_text("/etc/hosts"));
+    Ok(plan::compile(spec, &root, maps, &files))
+}
+
+/// An entry of the default root filesystem as a step.
+fn step(entry: Entry) -> Step {
+    let create = |target: PathBuf, kind| Step::Create { target, kind };
+    match entry {
+        Entry::Directory { path, mode } => create(path, FileKind::Directory { mode }),
+        Entry::File {
+            path,
+            mode,
+            content,
+        } => create(path, FileKind::Regular { mode, content }),
+        Entry::CopyOf { path, mode, source } => create(path, FileKind::CopyOf { mode, source }),
+        Entry::Symlink { path, to } => create(path, FileKind::Symlink { to }),
+        Entry::BindReadOnly { path, source } => Step::Bind {
+            source,
+            target: path,
+            flags: MountFlags {
+                read_only: true,
+                nosuid: true,
+                nodev: true,
+                noexec: false,
+            },
+        },
+    }
+}
+
+/// The text of a file of the host's, empty when there is none to read.
+fn read_text(path: &str) -> String {
+    match fs::read(path) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(error) => {
+            tracing::info!("{path}: {error}");
+            String::new()
+        }
+    }
+}
+
+/// Starts the container and its network and waits for the end of both.
+fn carry_out(spec: &RunSpec, plan: &Plan, resolv_conf: &str) -> Result<u8, Error> {
+    let network = match &spec.network {
+        Network::Builtin(network) => Some(network),
+        Network::None | Network::Host => None,
+    };
+    let io = SpawnIo {
+        tty: spec.tty,
+        interactive: spec.interactive,
+    };
+    let set_up = Box::new(|link: bool| net::set_up_namespace(network.filter(|_| link)));
+    let mut prepared = container::spawn(plan, io, set_up)?;
+    let mut poll = Poll::new().map_err(|error| Error::host("make the event loop", error))?;
+    let mut driver = match (prepared.take_link(), network) {
+        (Some(link), Some(network)) => {
+            let resolvers = nameservers(resolv_conf)
+                .into_iter()
+                .map(|at| (at, 53).into())
+                .collect();
+            Some(Driver::new(
+                link,
+                network,
+                resolvers,
+                poll.registry(),
+                Supervisor::TOKENS,
+            )?)
+        }
+        _ => None,
+    };
+    let mut supervisor = prepared.supervise(poll.registry())?;
+    supervisor.start()?;
+    let mut events = Events::with_capacity(EVENTS);
+    loop {
+        let timeout = driver.as_ref().and_then(Driver::timeout);
+        if let Some(code) = turn(
+            &mut poll,
+            &mut events,
+            timeout,
+            &mut supervisor,
+            driver.as_mut(),
+        )? {
+            return Ok(code);
+        }
+        let Some(Err(gone)) = driver.as_mut().map(Driver::turn) else {
+            continue;
+        };
+        // With the container its link ends, too, and either may be seen first.
+        return match turn(&mut poll, &mut events, Some(GRACE), &mut supervisor, None)? {
+            Some(code) => Ok(code),
+            None => Err(gone),
+        };
+    }
+}
+
+/// Waits for events and hands them out; the exit code when the container has ended.
+fn turn(
+    poll: &mut Poll,
+    events: &mut Events,
+    timeout: Option<Duration>,
+    supervisor: &mut Supervisor,
+    mut driver: Option<&mut Driver>,
+) -> Result<Option<u8>, Error> {
+    match poll.poll(events, timeout) {
+        Err(error) if error.kind() != std::io::ErrorKind::Interrupted => {
+            return Err(Error::host("wait for events", error));
+        }
+        _ => {}
+    }
+    for event in events.iter() {
+        if event.token().0 >= Supervisor::TOKENS {
+            if let Some(driver) = driver.as_deref_mut() {
+                driver.ready(event);
+            }
+        } else if let Some(code) = supervisor.ready(event)? {
+            return Ok(Some(code));
+        }
+    }
+    Ok(None)
+}

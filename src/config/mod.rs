@@ -3,11 +3,15 @@
 //! Everything here is plain data. Nothing has been opened, created or changed
 //! when a [`RunSpec`] exists, but everything that can be checked has been.
 
+mod resolv_conf;
+
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use serde::Serialize;
+
+pub use resolv_conf::nameservers;
 
 /// One `crun-lite run`, validated.
 #[derive(Debug, Clone, Serialize)]

@@ -1,1 +1,45 @@
 //! The container's processes: how it is cloned, set up, watched and ended.
+//!
+//! # Theory of operation
+//! Two processes of one program. The *parent* is `crun-lite run` in the host's
+//! namespaces: one thread, one event loop. *Init* is PID 1 of the container.
+//! [`spawn`] clones init into the new namespaces, writes its id maps and waits
+//! until it has carried out every step of the plan but the last. The result is a
+//! [`Prepared`] container: complete, but with no command in it. The caller takes
+//! the network link out of it, gets its packet loop ready, and then has a
+//! [`Supervisor`] start the command and watch it to its end. Until then any
+//! error leaves the host as it was.
+//!
+//! All that the two have between them is one socketpair ([`ipc`]), the lifeline
+//! (see [`init`]) and a pidfd. Dropping a [`Prepared`] or a [`Supervisor`] kills
+//! the container and waits for its end.
+
+mod exec;
+mod init;
+mod ipc;
+mod procfs;
+mod spawn;
+mod supervisor;
+mod users;
+
+use std::os::fd::OwnedFd;
+
+use crate::error::StepFailure;
+
+pub use spawn::{Prepared, spawn};
+pub use supervisor::Supervisor;
+
+/// What the command's standard streams are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SpawnIo {
+    /// A pty, which the parent relays (`-t`).
+    pub tty: bool,
+    /// Standard input is the caller's (`-i`) instead of `/dev/null`.
+    pub interactive: bool,
+}
+
+/// Sets up the container's network; called in init by `Step::Network`, inside
+/// the new namespaces, with that step's `link`. It must open whatever it needs
+/// itself: the parent's descriptors are closed by then. A link that it makes is
+/// handed to the parent ([`Prepared::take_link`]).
+pub type NetworkSetup<'a> = Box<dyn FnOnce(bool) -> Result<Option<OwnedFd>, StepFailure> + 'a>;

@@ -1,1 +1,25 @@
-//! To be written.
+//! The built-in network: the only place where `netstack` meets the OS.
+//!
+//! # Theory of operation
+//!
+//! Init calls [`set_up_namespace`] inside the container's network namespace and
+//! passes the link's descriptor to the parent, which drives it with a
+//! [`Driver`] on its one mio loop: frames are read until the link is empty or
+//! the turn's budget is used up, host sockets are read and written as the stack
+//! asks for it, gathered datagrams leave at the end of the turn.
+//!
+//! ```text
+//! container:  kernel TCP/IP -- tap0 --.
+//! parent:                 link fd ----'  Driver { Stack, HostSide } ---- host sockets
+//! ```
+
+mod driver;
+mod local;
+mod namespace;
+mod netlink;
+mod outbox;
+mod sockets;
+mod tap;
+
+pub use driver::Driver;
+pub use namespace::set_up as set_up_namespace;

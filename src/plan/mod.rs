@@ -3,6 +3,11 @@
 //!
 //! Compiling is pure: it reads nothing and changes nothing.
 
+mod compile;
+mod display;
+mod etc_files;
 mod step;
 
+pub use compile::{RootSource, compile};
+pub use etc_files::{EtcFiles, hosts, resolv_conf};
 pub use step::{ExecStep, FileKind, MountFlags, Plan, Step};

@@ -86,6 +86,12 @@ pub enum Step {
     RootBind {
         /// The directory.
         source: PathBuf,
+        /// Set-user-id bits and file capabilities do not count. (`no_new_privs`
+        /// alone makes a program with file capabilities fail to start.)
+        nosuid: bool,
+        /// Make what is mounted below it read-only at once; [`Step::ReadOnlyRoot`]
+        /// does it to the directory itself, when the mount points are made.
+        read_only: bool,
     },
     /// Create something beneath the new root; parents are made as needed.
     /// An existing object of the same kind is left alone.

@@ -1,1 +1,164 @@
-//! To be written.
+//! What the command may do: capabilities, `no_new_privs`, system-call filter.
+//!
+//! # Theory of operation
+//!
+//! All of it is thread state that execve(2) keeps or derives from, and the
+//! order in which it is set is forced by the kernel (capabilities(7)):
+//!
+//! 1. [`Restrictions::prepare`] builds the filter while memory and errors are
+//!    still cheap.
+//! 2. [`Restrictions::before_setuid`], while the thread is root in its user
+//!    namespace: the bounding set can only be cut down with `CAP_SETPCAP`, and
+//!    the permitted set only survives the change of ids if `keepcaps` says so.
+//! 3. The ids change.
+//! 4. [`Restrictions::after_setuid`]: the sets get their final value. The
+//!    filter comes last, since it refuses some of the above, except where it
+//!    needs `CAP_SYS_ADMIN` for want of `no_new_privs`.
+//!
+//! The inheritable and ambient sets end up empty (CVE-2022-29162 and its
+//! like): a file with inheritable capabilities must not give what the bounding
+//! set would not.
+
+pub mod caps;
+mod seccomp;
+
+use rustix::io::Errno;
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capabilities, capability_is_in_bounding_set,
+    clear_ambient_capability_set, remove_capability_from_bounding_set, set_capabilities,
+    set_keep_capabilities, set_no_new_privs,
+};
+
+use crate::config::SeccompProfile;
+use crate::error::StepFailure;
+use crate::plan::ExecStep;
+use crate::sys::seccomp::{Instruction, install_filter};
+
+/// What the command is to be held to, ready to be applied.
+#[derive(Debug)]
+pub struct Restrictions {
+    capabilities: u64,
+    no_new_privileges: bool,
+    filter: Option<Vec<Instruction>>,
+}
+
+impl Restrictions {
+    /// Prepares what `exec` asks for; changes nothing.
+    ///
+    /// # Errors
+    /// `EINVAL` for capabilities that do not exist.
+    pub fn prepare(exec: &ExecStep) -> Result<Self, StepFailure> {
+        if exec.capabilities & !caps::ALL != 0 {
+            let object = format!("{:#x}", exec.capabilities);
+            return Err(StepFailure::new(
+                "keep capabilities",
+                object,
+                &Errno::INVAL.into(),
+            ));
+        }
+        let filter = match exec.seccomp {
+            SeccompProfile::Default => Some(seccomp::compile(exec.capabilities)),
+            SeccompProfile::Unconfined => None,
+        };
+        Ok(Self {
+            capabilities: exec.capabilities,
+            no_new_privileges: exec.no_new_privileges,
+            filter,
+        })
+    }
+
+    /// To be called as root of the user namespace, before the ids change.
+    ///
+    /// # Errors
+    /// What failed, and why.
+    pub fn before_setuid(&self) -> Result<(), StepFailure> {
+        // Every number that the kernel knows, of which there may be more than
+        // there are names here.
+        for number in 0..u64::BITS {
+            let capability = CapabilitySet::from_bits_retain(1 << number);
+            if self.capabilities >> number & 1 == 1 {
+                continue;
+            }
+            let dropped = match capability_is_in_bounding_set(capability) {
+                Ok(true) => remove_capability_from_bounding_set(capability),
+                Ok(false) => Ok(()),
+                // The first number after the last one.
+                Err(Errno::INVAL) => break,
+                Err(error) => Err(error),
+            };
+            dropped.map_err(failed("drop from the bounding set", &name(number)))?;
+        }
+        set_keep_capabilities(true).map_err(failed("keep capabilities", "prctl"))
+    }
+
+    /// To be called when the ids are final; `uid_is_root` says whether the
+    /// command is root in its user namespace. Another user starts without
+    /// capabilities, as with podman; set-user-id programs and file
+    /// capabilities can give it those of the bounding set, if at all.
+    ///
+    /// Capabilities that the thread itself does not have (without a user
+    /// namespace of its own) are left out.
+    ///
+    /// # Errors
+    /// What failed, and why.
+    pub fn after_setuid(&self, uid_is_root: bool) -> Result<(), StepFailure> {
+        let held = capabilities(None)
+            .map_err(failed("read capabilities", "capget"))?
+            .permitted;
+        let kept = if uid_is_root {
+            held.bits() & self.capabilities
+        } else {
+            0
+        };
+        let kept = CapabilitySet::from_bits_retain(kept);
+        if self.no_new_privileges {
+            set_no_new_privs(true).map_err(failed("set no_new_privs", "prctl"))?;
+        } else if self.filter.is_some() {
+            set(held, held)?;
+            self.install_filter()?;
+        }
+        set(kept, kept)?;
+        clear_ambient_capability_set().map_err(failed("clear capabilities", "ambient set"))?;
+        set_keep_capabilities(false).map_err(failed("keep capabilities", "prctl"))?;
+        if self.no_new_privileges {
+            self.install_filter()?;
+        }
+        Ok(())
+    }
+
+    fn install_filter(&self) -> Result<(), StepFailure> {
+        match &self.filter {
+            Some(filter) => {
+                install_filter(filter).map_err(failed("install the system-call filter", "seccomp"))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+fn set(permitted: CapabilitySet, effective: CapabilitySet) -> Result<(), StepFailure> {
+    let inheritable = CapabilitySet::empty();
+    set_capabilities(
+        None,
+        CapabilitySets {
+            effective,
+            permitted,
+            inheritable,
+        },
+    )
+    .map_err(failed("set capabilities", "capset"))
+}
+
+fn name(number: u32) -> String {
+    match caps::names(1 << number).first() {
+        Some(name) => format!("CAP_{name}"),
+        None => format!("capability {number}"),
+    }
+}
+
+fn failed<'a>(step: &'static str, object: &'a str) -> impl FnOnce(Errno) -> StepFailure + 'a {
+    move |error| StepFailure::new(step, object, &error.into())
+}
+
+#[cfg(test)]
+mod tests;

@@ -2,3 +2,15 @@
 //!
 //! Each block carries a `SAFETY:` note; everything exported is safe to call.
 #![allow(unsafe_code)]
+
+pub mod args;
+pub mod auxv;
+pub mod exec;
+pub mod fd;
+pub mod keyring;
+pub mod mount;
+pub mod process;
+pub mod seccomp;
+pub mod signal;
+pub mod tun;
+pub mod udp;

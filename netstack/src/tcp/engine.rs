@@ -8,9 +8,12 @@
 //! packet is shown to it through a device with a single slot, and what it
 //! emits is written straight into the owner's transmit buffer.
 //!
-//! Rings can not be taken out of a smoltcp socket, so whole endpoints are
-//! pooled by ring size: a short connection costs neither an allocation nor a
-//! page fault.
+//! Rings are cut from large zeroed blocks, of which the system provides a page
+//! only when it is first written: an idle flow holds two pages, whatever its
+//! rings could take. Rings can not be taken out of a smoltcp socket, so whole
+//! endpoints are pooled by ring size: a short connection costs neither an
+//! allocation nor a page fault, and the blocks are bounded by the most flows
+//! that were ever open at once.
 //!
 //! Everything that the rest of the crate may know of TCP's inside is the set of
 //! methods of [`Endpoint`]; another engine could take smoltcp's place here.
@@ -29,8 +32,8 @@ use crate::link::{Link, TxOffload};
 
 /// Ring sizes in bytes, largest first. 1 MiB is where throughput stops growing.
 const RING_SIZES: [usize; 4] = [1 << 20, 256 << 10, 64 << 10, 16 << 10];
-/// Idle endpoints kept per ring size.
-const POOL_DEPTH: [usize; 4] = [16, 16, 64, 64];
+/// Bytes of one block of rings.
+const BLOCK: usize = 16 << 20;
 /// IPv4 and TCP headers without options, bytes.
 const HEADERS: usize = 40;
 
@@ -39,6 +42,8 @@ pub(crate) struct Engine {
     interface: Interface,
     nobody: SocketSet<'static>,
     pool: [Vec<Endpoint>; RING_SIZES.len()],
+    /// What is left of the current block.
+    block: &'static mut [u8],
     ring_budget: usize,
     rings_in_use: usize,
 }
@@ -91,6 +96,7 @@ impl Engine {
             interface,
             nobody: SocketSet::new(Vec::new()),
             pool: Default::default(),
+            block: &mut [],
             ring_budget,
             rings_in_use: 0,
         }
@@ -106,12 +112,25 @@ impl Engine {
             .unwrap_or(RING_SIZES.len() - 1)
     }
 
+    /// A ring that nobody has used yet.
+    fn ring(&mut self, class: usize) -> SocketBuffer<'static> {
+        let size = RING_SIZES[class];
+        if self.block.len() < size {
+            // The rest of a block is at most one ring of the next larger size: it stays unused.
+            self.block = vec![0; BLOCK].leak();
+        }
+        let (ring, rest) = std::mem::take(&mut self.block).split_at_mut(size);
+        self.block = rest;
+        SocketBuffer::new(ring)
+    }
+
     /// An endpoint that waits for the SYN to `port`.
     pub(crate) fn listen(&mut self, port: u16) -> Option<Endpoint> {
         let class = self.ring_class();
-        let mut endpoint = self.pool[class]
-            .pop()
-            .unwrap_or_else(|| Endpoint::new(class));
+        let mut endpoint = match self.pool[class].pop() {
+            Some(endpoint) => endpoint,
+            None => Endpoint::new(class, self.ring(class), self.ring(class)),
+        };
         let socket = endpoint.socket_mut();
         socket.set_nagle_enabled(false);
         socket.set_ack_delay(None);
@@ -124,11 +143,8 @@ impl Engine {
     /// Takes an endpoint back.
     pub(crate) fn release(&mut self, mut endpoint: Endpoint) {
         self.rings_in_use -= endpoint.ring_bytes();
-        let class = endpoint.class;
-        if self.pool[class].len() < POOL_DEPTH[class] {
-            endpoint.socket_mut().abort();
-            self.pool[class].push(endpoint);
-        }
+        endpoint.socket_mut().abort();
+        self.pool[endpoint.class].push(endpoint);
     }
 
     /// Shows a packet to an endpoint. What it answers at once is sent.
@@ -193,10 +209,9 @@ impl Engine {
 }
 
 impl Endpoint {
-    fn new(class: usize) -> Self {
-        let ring = || SocketBuffer::new(vec![0; RING_SIZES[class]]);
+    fn new(class: usize, rx: SocketBuffer<'static>, tx: SocketBuffer<'static>) -> Self {
         let mut set = SocketSet::new(Vec::with_capacity(1));
-        let handle = set.add(Socket::new(ring(), ring()));
+        let handle = set.add(Socket::new(rx, tx));
         Self { set, handle, class }
     }
 

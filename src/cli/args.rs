@@ -1,0 +1,297 @@
+//! The command line as typed: `clap` splits it into words, [`super::options`]
+//! finds out what the words mean.
+//!
+//! The syntax is podman's, which is that of Go's `pflag`: options end at the
+//! first word that is not one, a switch can be given a value (`--rm=false`), an
+//! option takes the next word as its value whatever that looks like, and a
+//! repeated option overrides the one before.
+
+use std::ffi::OsString;
+
+use clap::{ArgAction, Args, Command, CommandFactory, Parser, Subcommand, ValueEnum};
+
+/// How ids are mapped and what the exit status means: what a user has to know
+/// that no single option says.
+const RUN_NOTES: &str = "\
+Ids:
+  The container has a user namespace of its own unless --userns=host; its root is
+  you. Without --uidmap and --gidmap the map is
+    as an ordinary user  0 is your own id, 1 and up are your subordinate ids
+                         (/etc/subuid, /etc/subgid; newuidmap and newgidmap have
+                         to be installed). Without such ids only 0 is mapped.
+    as root              0 to 65535 are the same ids on the host, as far as there
+                         are such: a root that gets out is the host's root.
+
+Exit status:
+  125  crun-lite itself failed; what was wrong is on standard error
+  126  the command was found but could not be executed
+  127  the command was not found
+  128+N  the command was ended by signal N
+  any other  the command's own
+
+Examples:
+  crun-lite run -it                               a shell in a fresh BusyBox root
+  crun-lite run --net=none -v ./src:/src:ro -w /src ls -la
+  crun-lite run --rootfs ./debian --net=builtin:mtu=1500 -- curl https://example.com";
+
+/// Rootless containers in one binary, with a network of their own.
+#[derive(Debug, Parser)]
+#[command(
+    name = "crun-lite",
+    version,
+    disable_help_subcommand = true,
+    arg_required_else_help = false
+)]
+pub(super) struct Cli {
+    #[command(flatten)]
+    pub global: GlobalArgs,
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// Options of every verb.
+#[derive(Debug, Clone, Copy, Args)]
+#[command(next_help_heading = "Messages")]
+pub(super) struct GlobalArgs {
+    /// Least severe message that is printed
+    #[arg(long, global = true, value_enum, value_name = "LEVEL", default_value_t = LogLevel::Warn)]
+    pub log_level: LogLevel,
+    /// How messages, and the plan of --dry-run, are printed
+    #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+/// `--log-level`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum LogLevel {
+    Error,
+    #[value(alias = "warning")]
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// `--log-format`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum LogFormat {
+    Text,
+    Json,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Run a command in a new container
+    Run(Box<RunArgs>),
+}
+
+/// `crun-lite run`, as typed.
+#[derive(Debug, Default, Args)]
+#[command(
+    override_usage = "crun-lite run [OPTIONS] [--] [COMMAND [ARG]...]",
+    disable_help_flag = true,
+    after_long_help = RUN_NOTES,
+    args_override_self = true
+)]
+pub(super) struct RunArgs {
+    /// The command and its arguments; options end where it begins. Without one,
+    /// /bin/sh
+    #[arg(value_name = "COMMAND", trailing_var_arg = true)]
+    pub command: Vec<OsString>,
+
+    /// Print what would be done, in order, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Remove the container when it ends (accepted: nothing is ever kept)
+    #[arg(long)]
+    pub rm: bool,
+    /// Print this help
+    #[arg(long, action = ArgAction::HelpLong)]
+    help: Option<bool>,
+
+    /// Keep standard input connected
+    #[arg(short, long, help_heading = "Command")]
+    pub interactive: bool,
+    /// Give the command a terminal of its own
+    #[arg(short, long, help_heading = "Command")]
+    pub tty: bool,
+    /// Set an environment variable. NAME alone takes our own value of it, NAME*
+    /// all of ours that begin so. Nothing else of our environment comes in
+    #[arg(short, long, value_name = "NAME[=VALUE]", help_heading = "Command")]
+    pub env: Vec<OsString>,
+    /// Read environment variables from a file, one per line as for --env; lines
+    /// that begin with # are comments. --env overrides it
+    #[arg(long, value_name = "FILE", help_heading = "Command")]
+    pub env_file: Vec<OsString>,
+    /// Whom the command runs as: names in the container's /etc/passwd and
+    /// /etc/group, or numbers [default: 0:0]
+    #[arg(short, long, value_name = "USER[:GROUP]", help_heading = "Command")]
+    pub user: Option<String>,
+    /// Working directory in the container, made when missing [default: /]
+    #[arg(short, long, value_name = "DIR", help_heading = "Command")]
+    pub workdir: Option<OsString>,
+
+    /// The root filesystem; `/` is the host's own tree. Without it a BusyBox root
+    /// is assembled in memory at start
+    #[arg(long, value_name = "DIR", help_heading = "Files")]
+    pub rootfs: Option<OsString>,
+    /// Make the root filesystem read-only
+    #[arg(long, help_heading = "Files")]
+    pub read_only: bool,
+    /// With --read-only, put a fresh tmpfs on each of /run, /tmp and /var/tmp
+    /// [default: true]
+    #[arg(long, help_heading = "Files")]
+    pub read_only_tmpfs: Option<bool>,
+    /// Show a host path in the container, with everything mounted below it. SRC
+    /// begins with /, ./ or ../; OPTIONS are ro, rw, bind, rbind, z, Z [default: rw]
+    #[arg(short, long, value_name = "SRC:DST[:OPTIONS]", help_heading = "Files")]
+    pub volume: Vec<OsString>,
+    /// The same in words: type=bind,src=PATH,dst=PATH[,ro[=BOOL]] or
+    /// type=tmpfs,dst=PATH[,tmpfs-size=BYTES[k|m|g]][,tmpfs-mode=OCTAL][,ro]
+    #[arg(long, value_name = "type=TYPE,KEY=VALUE,...", help_heading = "Files")]
+    pub mount: Vec<OsString>,
+    /// Mount a fresh tmpfs. OPTIONS are size=BYTES[k|m|g], mode=OCTAL, ro, rw,
+    /// exec, noexec, nosuid, nodev [default: rw,noexec,nosuid,nodev,mode=1777]
+    #[arg(long, value_name = "DST[:OPTIONS]", help_heading = "Files")]
+    pub tmpfs: Vec<OsString>,
+
+    /// The network: builtin (our own user-space stack), none (only lo), host
+    /// (the host's own). Keys of builtin: mtu=BYTES (576 to 65520), cidr=ADDR/N
+    /// (N from 1 to 25, 10.0.2.0/24), allow_host_loopback=BOOL (the gateway
+    /// address reaches the host's 127.0.0.1), allow_host_addresses=BOOL (so do
+    /// the host's other addresses), allow_link_local=BOOL (169.254.0.0/16),
+    /// max_flows=N (connections at once, from the limit on open files)
+    /// [default: builtin]
+    #[arg(
+        long,
+        visible_alias = "network",
+        value_name = "MODE[:KEY=VALUE,...]",
+        help_heading = "Network"
+    )]
+    pub net: Vec<String>,
+    /// Largest IP packet on the link, bytes: short for --net=builtin:mtu=
+    /// [default: 65520]
+    #[arg(long, value_name = "BYTES", help_heading = "Network")]
+    pub mtu: Option<String>,
+    /// Host name in the container, at most 64 bytes [default: container]
+    #[arg(short = 'h', long, value_name = "NAME", help_heading = "Network")]
+    pub hostname: Option<String>,
+    /// Resolver to write into /etc/resolv.conf in place of our own
+    #[arg(
+        long,
+        value_name = "ADDR",
+        value_delimiter = ',',
+        help_heading = "Network"
+    )]
+    pub dns: Vec<String>,
+    /// Line to add to /etc/hosts; the address host-gateway stands for the host
+    #[arg(
+        long,
+        value_name = "NAME[;NAME...]:ADDR",
+        value_delimiter = ',',
+        help_heading = "Network"
+    )]
+    pub add_host: Vec<String>,
+
+    /// User namespace: private, host (only as root) [default: private]
+    #[arg(long, value_name = "MODE", help_heading = "Isolation")]
+    pub userns: Option<String>,
+    /// PID namespace: private, host [default: private]
+    #[arg(long, value_name = "MODE", help_heading = "Isolation")]
+    pub pid: Option<String>,
+    /// IPC namespace: private, host [default: private]
+    #[arg(long, value_name = "MODE", help_heading = "Isolation")]
+    pub ipc: Option<String>,
+    /// UTS namespace (host name): private, host [default: private]
+    #[arg(long, value_name = "MODE", help_heading = "Isolation")]
+    pub uts: Option<String>,
+    /// Cgroup namespace: private, host [default: private]
+    #[arg(long, value_name = "MODE", help_heading = "Isolation")]
+    pub cgroupns: Option<String>,
+    /// Map SIZE user ids from CONTAINER on to the host's own ids from HOST on.
+    /// Serves for group ids too when --gidmap is not given
+    #[arg(
+        long,
+        value_name = "CONTAINER:HOST:SIZE",
+        value_delimiter = ',',
+        help_heading = "Isolation"
+    )]
+    pub uidmap: Vec<String>,
+    /// The same for group ids
+    #[arg(
+        long,
+        value_name = "CONTAINER:HOST:SIZE",
+        value_delimiter = ',',
+        help_heading = "Isolation"
+    )]
+    pub gidmap: Vec<String>,
+    /// Capability that the command has besides the default ones, or ALL
+    #[arg(
+        long,
+        value_name = "CAP",
+        value_delimiter = ',',
+        help_heading = "Isolation"
+    )]
+    pub cap_add: Vec<String>,
+    /// Capability that the command loses, or ALL
+    #[arg(
+        long,
+        value_name = "CAP",
+        value_delimiter = ',',
+        help_heading = "Isolation"
+    )]
+    pub cap_drop: Vec<String>,
+    /// seccomp=unconfined (no system-call filter), no-new-privileges[=BOOL]
+    /// (true), mask=PATH[:PATH...] (hide more), unmask=ALL or PATH[:PATH...]
+    /// (hide less)
+    #[arg(long, value_name = "KEY[=VALUE]", help_heading = "Isolation")]
+    pub security_opt: Vec<OsString>,
+    /// Refused, with what to do in its place
+    #[arg(long, hide = true)]
+    pub privileged: bool,
+}
+
+/// The `clap` command, with podman's syntax for switches and values.
+pub(super) fn command() -> Command {
+    Cli::command().mut_subcommand("run", |run| {
+        run.mut_args(|arg| match arg.get_action() {
+            ArgAction::SetTrue => switch(arg),
+            _ if arg.get_id() == "read_only_tmpfs" => switch(arg).default_value(None),
+            ArgAction::Set | ArgAction::Append if !arg.is_positional() => {
+                arg.allow_hyphen_values(true)
+            }
+            _ => arg,
+        })
+    })
+}
+
+/// An option that may have a value, but only after `=`.
+fn switch(arg: clap::Arg) -> clap::Arg {
+    arg.action(ArgAction::Set)
+        .num_args(0..=1)
+        .require_equals(true)
+        .value_name("BOOL")
+        .value_parser(|text: &str| parse_bool(text).ok_or("true or false is needed"))
+        .default_missing_value("true")
+        .default_value("false")
+        .hide_default_value(true)
+}
+
+/// A truth value, as podman (Go's `strconv.ParseBool`) reads it.
+pub(super) fn parse_bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+/// Whether messages about a command line that cannot be parsed are to be JSON.
+pub(super) fn asks_for_json(args: &[OsString]) -> bool {
+    let words: Vec<_> = args.iter().take_while(|word| *word != "--").collect();
+    words.iter().any(|word| *word == "--log-format=json")
+        || words
+            .windows(2)
+            .any(|pair| pair[0] == "--log-format" && pair[1] == "json")
+}

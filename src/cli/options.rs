@@ -1,0 +1,204 @@
+//! Words to meanings: validates the raw arguments into a [`RunSpec`].
+//!
+//! Nothing is opened for writing, created or changed here, and what the caller
+//! is and has comes in as a [`Host`], so that the parsers can be tested as
+//! anybody on any host.
+
+mod env;
+mod ids;
+mod mounts;
+mod names;
+mod network;
+mod paths;
+mod security;
+
+use std::ffi::{OsStr, OsString};
+use std::fmt::Write as _;
+use std::io;
+use std::path::PathBuf;
+
+use super::args::RunArgs;
+use crate::config::{Namespaces, Network, RootFs, RunSpec, UserSpec};
+use crate::error::Error;
+
+/// What is run when no command is given.
+const DEFAULT_COMMAND: &str = "/bin/sh";
+/// The host name unless `--hostname` gives one.
+const DEFAULT_HOSTNAME: &str = "container";
+
+/// Who starts the container, and where.
+#[derive(Debug, Clone)]
+pub(super) struct Host {
+    /// Our effective user id.
+    pub euid: u32,
+    /// Our environment.
+    pub env: Vec<(OsString, OsString)>,
+    /// The host's name, which the container shares with `--uts=host`.
+    pub hostname: String,
+}
+
+impl Host {
+    /// This process on this host.
+    pub(super) fn current() -> Self {
+        Self {
+            euid: rustix::process::geteuid().as_raw(),
+            env: std::env::vars_os().collect(),
+            hostname: rustix::system::uname()
+                .nodename()
+                .to_string_lossy()
+                .into_owned(),
+        }
+    }
+
+    /// Root need not be a user whom the kernel lets do without a user namespace,
+    /// but nobody else ever is.
+    fn is_root(&self) -> bool {
+        self.euid == 0
+    }
+}
+
+/// Validates `crun-lite run`.
+pub(super) fn validate(args: RunArgs, host: &Host) -> Result<RunSpec, Error> {
+    if args.privileged {
+        return Err(usage(
+            "--privileged is not supported: give the command what it needs with --cap-add, \
+             --security-opt and --net",
+        ));
+    }
+    let namespaces = namespaces(&args, host)?;
+    let network = network::parse(&args.net, args.mtu.as_deref())?;
+    let namespaces = Namespaces {
+        net: network != Network::Host,
+        ..namespaces
+    };
+    let hostname = hostname(args.hostname.as_deref(), namespaces.uts, host)?;
+    let (uid_map, gid_map) = ids::maps(&args.uidmap, &args.gidmap, namespaces.user)?;
+    let user = args
+        .user
+        .as_deref()
+        .map_or(Ok(UserSpec::default()), ids::user)?;
+    ids::check_mapped(&user, &uid_map, &gid_map)?;
+    let security = security::options(&args.security_opt)?;
+    let rootfs = rootfs(args.rootfs.as_deref())?;
+    let mut mounts = mounts::collect(&args.volume, &args.mount, &args.tmpfs)?;
+    if args.read_only {
+        if args.read_only_tmpfs.unwrap_or(true) {
+            mounts::add_read_only_tmpfs(&mut mounts, &rootfs);
+        }
+    } else if args.read_only_tmpfs == Some(true) {
+        return Err(usage("--read-only-tmpfs is only for --read-only"));
+    }
+    Ok(RunSpec {
+        command: command(args.command)?,
+        read_only: args.read_only,
+        workdir: args
+            .workdir
+            .map(|dir| paths::in_container("--workdir", &dir))
+            .transpose()?,
+        env: env::build(&args.env, &args.env_file, args.tty, &hostname, host)?,
+        user,
+        mounts,
+        tty: args.tty,
+        interactive: args.interactive,
+        namespaces,
+        uid_map,
+        gid_map,
+        capabilities: security::capabilities(&args.cap_add, &args.cap_drop)?,
+        seccomp: security.seccomp,
+        no_new_privileges: security.no_new_privileges,
+        mask: security.mask,
+        unmask: security.unmask,
+        dns: network::dns(&args.dns)?,
+        add_host: network::add_host(&args.add_host, &network)?,
+        network,
+        rootfs,
+        hostname,
+    })
+}
+
+fn command(words: Vec<OsString>) -> Result<Vec<OsString>, Error> {
+    match words.first() {
+        None => Ok(vec![DEFAULT_COMMAND.into()]),
+        Some(first) if first.is_empty() => Err(usage("the command is an empty word")),
+        Some(first) => paths::check_length("the command", first).map(|()| words),
+    }
+}
+
+/// All but the network namespace, which `--net` decides.
+fn namespaces(args: &RunArgs, host: &Host) -> Result<Namespaces, Error> {
+    let user = private("--userns", args.userns.as_deref())?;
+    if !user && !host.is_root() {
+        return Err(usage(
+            "--userns=host is only for root: an ordinary user cannot make a container without \
+             a user namespace",
+        ));
+    }
+    Ok(Namespaces {
+        user,
+        mount: true,
+        pid: private("--pid", args.pid.as_deref())?,
+        uts: private("--uts", args.uts.as_deref())?,
+        ipc: private("--ipc", args.ipc.as_deref())?,
+        net: true,
+        cgroup: private("--cgroupns", args.cgroupns.as_deref())?,
+    })
+}
+
+/// `private` (true) or `host` (false).
+fn private(option: &str, mode: Option<&str>) -> Result<bool, Error> {
+    match mode {
+        None | Some("private") => Ok(true),
+        Some("host") => Ok(false),
+        Some(other) => Err(usage(format!(
+            "{option}: unknown mode {} (known: private, host)",
+            shown(other)
+        ))),
+    }
+}
+
+fn hostname(given: Option<&str>, new_uts: bool, host: &Host) -> Result<String, Error> {
+    match given {
+        Some(_) if !new_uts => Err(usage(
+            "--hostname cannot be set with --uts=host: the name is the host's",
+        )),
+        Some(name) => names::hostname(name),
+        None if new_uts => Ok(DEFAULT_HOSTNAME.to_owned()),
+        None => Ok(host.hostname.clone()),
+    }
+}
+
+fn rootfs(dir: Option<&OsStr>) -> Result<RootFs, Error> {
+    let Some(dir) = dir else {
+        return Ok(RootFs::Default);
+    };
+    let path = paths::on_host("--rootfs", dir)?;
+    if path.is_dir() {
+        Ok(RootFs::Dir(path))
+    } else {
+        Err(Error::Path {
+            option: "--rootfs",
+            path: PathBuf::from(dir),
+            source: io::Error::from(rustix::io::Errno::NOTDIR),
+        })
+    }
+}
+
+fn usage(message: impl Into<String>) -> Error {
+    Error::Usage(message.into())
+}
+
+/// A value as messages show it: quoted, control characters escaped, and not
+/// longer than a person wants to see.
+fn shown(value: impl AsRef<OsStr>) -> String {
+    const MOST: usize = 80;
+    let text = value.as_ref().to_string_lossy();
+    let mut quoted = format!("{:?}", text.chars().take(MOST).collect::<String>());
+    if text.chars().nth(MOST).is_some() {
+        // Writing to a String cannot fail.
+        let _ = write!(quoted, "... ({} bytes)", value.as_ref().len());
+    }
+    quoted
+}
+
+#[cfg(test)]
+mod tests;

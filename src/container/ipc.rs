@@ -1,0 +1,384 @@
+//! What parent and init tell each other.
+//!
+//! # Theory of operation
+//! One `SOCK_SEQPACKET` socketpair: the kernel keeps the boundaries and the
+//! order of messages, and shows the end of either side as end of file. A message
+//! is a version byte, a kind byte and a body; a descriptor rides along as
+//! `SCM_RIGHTS` where its kind says so. Both ends are the same program, so the
+//! version only differs where that has been broken (a binary replaced while a
+//! container runs, once other commands connect), and is refused.
+//!
+//! A message from init is data from a process that has the container's files
+//! mounted: it is decoded with every length checked, and no more is believed
+//! than what it costs the container itself.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+};
+
+use crate::error::StepFailure;
+
+/// Version of the messages below.
+const VERSION: u8 = 1;
+/// The longest message, bytes.
+const MAX_MESSAGE: usize = 4096;
+/// The longest text in one, bytes; JSON can escape a byte as six.
+const MAX_TEXT: usize = 512;
+
+/// From the parent to init.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ToInit {
+    /// The id maps are in place.
+    MapsWritten,
+    /// Start the command.
+    Go,
+    /// Pass a signal on.
+    Signal {
+        /// Which (signal(7)).
+        signal: i32,
+        /// To the command's process group instead of the command alone.
+        group: bool,
+    },
+}
+
+/// From init, or from its child until that has become the command.
+#[derive(Debug)]
+pub(super) enum FromInit {
+    /// The container's end of the network link.
+    Link(OwnedFd),
+    /// The master of the command's pty.
+    Terminal(OwnedFd),
+    /// A notice for the log.
+    Warning(String),
+    /// A step failed; init exits next.
+    Failed(StepFailure),
+    /// Every step has been carried out; init waits for [`ToInit::Go`].
+    SetUp,
+    /// The command could not be executed.
+    ExecFailed {
+        /// Why (errno(3)).
+        errno: i32,
+        /// As typed.
+        command: String,
+    },
+    /// The command has ended: its exit code, or 128 + the signal that ended it.
+    Exited(u8),
+}
+
+const MAPS_WRITTEN: u8 = 1;
+const GO: u8 = 2;
+const SIGNAL: u8 = 3;
+const LINK: u8 = 64;
+const TERMINAL: u8 = 65;
+const WARNING: u8 = 66;
+const FAILED: u8 = 67;
+const SET_UP: u8 = 68;
+const EXEC_FAILED: u8 = 69;
+const EXITED: u8 = 70;
+
+/// One end of the socketpair.
+#[derive(Debug)]
+pub(super) struct Channel(OwnedFd);
+
+/// What became of an attempt to receive.
+#[derive(Debug)]
+pub(super) enum Received<M> {
+    /// A message.
+    Message(M),
+    /// Nothing yet.
+    Nothing,
+    /// The other side is gone.
+    End,
+}
+
+/// A kind of message, one per direction.
+pub(super) trait Message: Sized {
+    /// Kind, body and descriptor.
+    fn encode(&self) -> io::Result<(u8, Vec<u8>, Option<BorrowedFd<'_>>)>;
+    /// The reverse; `None` where that is no message of this direction.
+    fn decode(kind: u8, body: &[u8], fd: Option<OwnedFd>) -> Option<Self>;
+}
+
+impl Channel {
+    /// Makes a connected pair.
+    pub(super) fn pair() -> io::Result<(Self, Self)> {
+        let (a, b) = rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
+        Ok((Self(a), Self(b)))
+    }
+
+    /// Sends one message, waiting while the other side's queue is full.
+    pub(super) fn send<M: Message>(&self, message: &M) -> io::Result<()> {
+        self.send_with(message, SendFlags::NOSIGNAL)
+    }
+
+    /// Sends one message; fails with `WouldBlock` where the queue is full.
+    pub(super) fn try_send<M: Message>(&self, message: &M) -> io::Result<()> {
+        self.send_with(message, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)
+    }
+
+    fn send_with<M: Message>(&self, message: &M, flags: SendFlags) -> io::Result<()> {
+        let (kind, body, fd) = message.encode()?;
+        if body.len() + 2 > MAX_MESSAGE {
+            return Err(io::Error::from(io::ErrorKind::InvalidInput));
+        }
+        let head = [VERSION, kind];
+        let iov = [IoSlice::new(&head), IoSlice::new(&body)];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let fds = fd.as_slice();
+        if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+            return Err(io::Error::from(io::ErrorKind::OutOfMemory));
+        }
+        rustix::io::retry_on_intr(|| rustix::net::sendmsg(&self.0, &iov, &mut control, flags))?;
+        Ok(())
+    }
+
+    /// Takes the next message if there is one.
+    pub(super) fn try_receive<M: Message>(&self) -> io::Result<Received<M>> {
+        let mut buffer = [0; MAX_MESSAGE];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+        let received = rustix::io::retry_on_intr(|| {
+            rustix::net::recvmsg(
+                &self.0,
+                &mut [IoSliceMut::new(&mut buffer)],
+                &mut control,
+                flags,
+            )
+        });
+        let received = match received {
+            Ok(received) => received,
+            Err(Errno::AGAIN) => return Ok(Received::Nothing),
+            Err(Errno::CONNRESET) => return Ok(Received::End),
+            Err(error) => return Err(error.into()),
+        };
+        // No message of ours is empty: that is the end of the stream.
+        let Some(message) = buffer
+            .get(..received.bytes)
+            .filter(|message| !message.is_empty())
+        else {
+            return Ok(Received::End);
+        };
+        let fd = control.drain().find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+            _ => None,
+        });
+        let cut = received
+            .flags
+            .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC);
+        match message {
+            [VERSION, kind, body @ ..] if !cut => M::decode(*kind, body, fd).map(Received::Message),
+            _ => None,
+        }
+        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Message for ToInit {
+    fn encode(&self) -> io::Result<(u8, Vec<u8>, Option<BorrowedFd<'_>>)> {
+        Ok(match self {
+            Self::MapsWritten => (MAPS_WRITTEN, Vec::new(), None),
+            Self::Go => (GO, Vec::new(), None),
+            Self::Signal { signal, group } => {
+                let number = u8::try_from(*signal).map_err(|_| io::ErrorKind::InvalidInput)?;
+                (SIGNAL, vec![number, u8::from(*group)], None)
+            }
+        })
+    }
+
+    fn decode(kind: u8, body: &[u8], _fd: Option<OwnedFd>) -> Option<Self> {
+        match (kind, body) {
+            (MAPS_WRITTEN, []) => Some(Self::MapsWritten),
+            (GO, []) => Some(Self::Go),
+            (SIGNAL, [signal @ 1..=64, group @ 0..=1]) => Some(Self::Signal {
+                signal: i32::from(*signal),
+                group: *group == 1,
+            }),
+            _ => None,
+        }
+    }
+}
+
+impl Message for FromInit {
+    fn encode(&self) -> io::Result<(u8, Vec<u8>, Option<BorrowedFd<'_>>)> {
+        Ok(match self {
+            Self::Link(fd) => (LINK, Vec::new(), Some(fd.as_fd())),
+            Self::Terminal(fd) => (TERMINAL, Vec::new(), Some(fd.as_fd())),
+            Self::Warning(text) => (WARNING, shorten(text).as_bytes().to_vec(), None),
+            Self::Failed(failure) => {
+                let failure = StepFailure {
+                    step: shorten(&failure.step).to_owned(),
+                    object: shorten(&failure.object).to_owned(),
+                    errno: failure.errno,
+                };
+                (FAILED, serde_json::to_vec(&failure)?, None)
+            }
+            Self::SetUp => (SET_UP, Vec::new(), None),
+            Self::ExecFailed { errno, command } => (
+                EXEC_FAILED,
+                [&errno.to_le_bytes(), shorten(command).as_bytes()].concat(),
+                None,
+            ),
+            Self::Exited(code) => (EXITED, vec![*code], None),
+        })
+    }
+
+    fn decode(kind: u8, body: &[u8], fd: Option<OwnedFd>) -> Option<Self> {
+        match (kind, body) {
+            (LINK, []) => fd.map(Self::Link),
+            (TERMINAL, []) => fd.map(Self::Terminal),
+            (WARNING, text) => Some(Self::Warning(String::from_utf8_lossy(text).into_owned())),
+            (FAILED, json) => serde_json::from_slice(json).ok().map(Self::Failed),
+            (SET_UP, []) => Some(Self::SetUp),
+            (EXEC_FAILED, body) => {
+                let (errno, command) = body.split_first_chunk()?;
+                let command = String::from_utf8_lossy(command).into_owned();
+                Some(Self::ExecFailed {
+                    errno: i32::from_le_bytes(*errno),
+                    command,
+                })
+            }
+            (EXITED, [code]) => Some(Self::Exited(*code)),
+            _ => None,
+        }
+    }
+}
+
+/// `text`, cut at a character boundary to at most [`MAX_TEXT`] bytes.
+fn shorten(text: &str) -> &str {
+    text.get(..text.floor_char_boundary(MAX_TEXT))
+        .unwrap_or(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+
+    fn pass(message: &FromInit) -> FromInit {
+        let (a, b) = Channel::pair().unwrap();
+        a.send(message).unwrap();
+        match b.try_receive().unwrap() {
+            Received::Message(message) => message,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn commands_survive_the_socket() {
+        let (a, b) = Channel::pair().unwrap();
+        for sent in [
+            ToInit::MapsWritten,
+            ToInit::Go,
+            ToInit::Signal {
+                signal: 64,
+                group: true,
+            },
+        ] {
+            a.send(&sent).unwrap();
+            assert!(matches!(b.try_receive().unwrap(), Received::Message(got) if sent == got));
+        }
+        assert!(matches!(
+            b.try_receive::<ToInit>().unwrap(),
+            Received::Nothing
+        ));
+        drop(a);
+        assert!(matches!(b.try_receive::<ToInit>().unwrap(), Received::End));
+    }
+
+    #[test]
+    fn a_failure_arrives_as_it_was() {
+        let failure = StepFailure {
+            step: "mount tmpfs".into(),
+            object: "/t\"\u{1}ä".into(),
+            errno: libc::EPERM,
+        };
+        assert!(
+            matches!(pass(&FromInit::Failed(failure.clone())), FromInit::Failed(got) if got == failure)
+        );
+        assert!(matches!(
+            pass(&FromInit::Exited(137)),
+            FromInit::Exited(137)
+        ));
+        let failed = FromInit::ExecFailed {
+            errno: -2,
+            command: "nö".into(),
+        };
+        assert!(
+            matches!(pass(&failed), FromInit::ExecFailed { errno: -2, command } if command == "nö")
+        );
+    }
+
+    #[test]
+    fn texts_of_any_length_fit() {
+        let long = "\u{1}ü".repeat(5000);
+        let failure = StepFailure {
+            step: long.clone(),
+            object: long.clone(),
+            errno: 1,
+        };
+        assert!(
+            matches!(pass(&FromInit::Failed(failure)), FromInit::Failed(got) if long.starts_with(&got.object))
+        );
+        assert!(
+            matches!(pass(&FromInit::Warning(long.clone())), FromInit::Warning(got) if long.starts_with(&got))
+        );
+    }
+
+    #[test]
+    fn descriptors_ride_along_and_close_on_exec() {
+        let (read, write) = rustix::pipe::pipe().unwrap();
+        let sent = FromInit::Link(write);
+        let FromInit::Link(got) = pass(&sent) else {
+            panic!("no link")
+        };
+        drop(sent);
+        assert!(
+            rustix::io::fcntl_getfd(&got)
+                .unwrap()
+                .contains(rustix::io::FdFlags::CLOEXEC)
+        );
+        rustix::io::write(&got, b"x").unwrap();
+        assert_eq!(rustix::io::read(&read, &mut [0; 4]).unwrap(), 1);
+        assert!(got.as_raw_fd() > 2);
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        let (a, b) = Channel::pair().unwrap();
+        for message in [
+            &[VERSION + 1, GO][..],
+            &[VERSION],
+            &[VERSION, 99],
+            &[VERSION, SIGNAL, 65, 0],
+            &[VERSION, LINK],
+        ] {
+            rustix::net::send(&a, message, SendFlags::empty()).unwrap();
+            assert!(b.try_receive::<ToInit>().is_err(), "{message:?}");
+        }
+        for body in [&[][..], &[1, 2, 3]] {
+            assert!(FromInit::decode(EXEC_FAILED, body, None).is_none());
+        }
+        assert!(FromInit::decode(LINK, &[], None).is_none());
+        assert!(FromInit::decode(FAILED, b"{", None).is_none());
+    }
+}

@@ -1,0 +1,288 @@
+//! The parent's part of making a container.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::process::{Signal, WaitId, WaitIdOptions, WaitIdStatus};
+use tracing::{debug, warn};
+
+use super::init::{self, Ends};
+use super::ipc::{Channel, FromInit, Received, ToInit};
+use super::procfs::Procfs;
+use super::{NetworkSetup, SpawnIo};
+use crate::error::Error;
+use crate::ns::{self, idmap};
+use crate::plan::Plan;
+use crate::sys::process::{Child, Forked};
+use crate::sys::signal::{self, SignalFd, SignalSet};
+
+/// The signals that the parent takes from its signalfd, to act on or to pass to
+/// the command. Not among them are those that report an error of the program
+/// itself, `SIGCHLD`, `SIGPIPE`, timers, and `SIGTTIN`/`SIGTTOU`, whose default,
+/// to stop, is how a background job waits for the terminal; nor those that the
+/// caller had ignored (nohup(1)), which must not reach the command either.
+fn watched_signals() -> io::Result<SignalSet> {
+    let named = [
+        libc::SIGHUP,
+        libc::SIGINT,
+        libc::SIGQUIT,
+        libc::SIGTERM,
+        libc::SIGUSR1,
+        libc::SIGUSR2,
+        libc::SIGCONT,
+        libc::SIGTSTP,
+        libc::SIGWINCH,
+    ];
+    let mut watched = SignalSet::EMPTY;
+    for signal in named.into_iter().chain(32..=signal::MAX_SIGNAL) {
+        if !signal::is_ignored(signal)? {
+            watched = watched.with(signal);
+        }
+    }
+    Ok(watched)
+}
+
+/// Whether `signal` asks a program to end.
+pub(super) fn ends(signal: i32) -> bool {
+    matches!(
+        signal,
+        libc::SIGHUP | libc::SIGINT | libc::SIGQUIT | libc::SIGTERM
+    )
+}
+
+/// Init, as the parent holds it. Dropping it kills the container.
+#[derive(Debug)]
+pub(super) struct Init {
+    child: Child,
+    /// The only writer of the lifeline.
+    _lifeline: OwnedFd,
+    /// With the host's PID namespace: where to find what init leaves behind.
+    procfs: Option<Procfs>,
+    /// Children of the parent that are none of the container's.
+    pub(super) others: Vec<rustix::process::Pid>,
+    reaped: bool,
+}
+
+impl Init {
+    /// Takes the exit status, waiting for it, and ends whatever has outlived
+    /// init. Once only.
+    pub(super) fn wait(&mut self) -> io::Result<WaitIdStatus> {
+        let waited = rustix::io::retry_on_intr(|| {
+            rustix::process::waitid(
+                WaitId::PidFd(self.child.pidfd.as_fd()),
+                WaitIdOptions::EXITED,
+            )
+        });
+        self.reaped = true;
+        if let Some(procfs) = &self.procfs {
+            procfs.kill_descendants(&self.others)?;
+        }
+        waited?.ok_or_else(|| io::Error::from_raw_os_error(libc::ECHILD))
+    }
+
+    pub(super) fn pidfd(&self) -> &OwnedFd {
+        &self.child.pidfd
+    }
+}
+
+impl Drop for Init {
+    fn drop(&mut self) {
+        if self.reaped {
+            return;
+        }
+        let killed = rustix::process::pidfd_send_signal(&self.child.pidfd, Signal::KILL)
+            .map_err(io::Error::from);
+        if let Err(error) = killed.and_then(|()| self.wait()) {
+            warn!("end the container: {error}");
+        }
+    }
+}
+
+/// A container that is set up, and whose init waits to start the command.
+#[derive(Debug)]
+pub struct Prepared {
+    pub(super) init: Init,
+    pub(super) channel: Channel,
+    pub(super) signals: SignalFd,
+    /// Taken from `signals` already; for the command.
+    pub(super) early: Vec<signal::Received>,
+    link: Option<OwnedFd>,
+    /// The master of the command's pty.
+    pub(super) master: Option<OwnedFd>,
+    pub(super) io: SpawnIo,
+}
+
+impl Prepared {
+    /// The link that the network closure made, once.
+    pub fn take_link(&mut self) -> Option<OwnedFd> {
+        self.link.take()
+    }
+}
+
+/// Clones the container's init, which carries out `plan` up to its last step.
+///
+/// From here on the signals that are passed on to the command are blocked in
+/// this process; they stay so, for they are meant for the container.
+///
+/// # Errors
+/// What the kernel or an id-map tool refuses, a step of the plan that failed, or
+/// [`Error::Interrupted`]. Nothing is left behind then.
+pub fn spawn(plan: &Plan, io: SpawnIo, network: NetworkSetup<'_>) -> Result<Prepared, Error> {
+    ns::check(&plan.namespaces)?;
+    // Where the caller ignores SIGCHLD, the kernel would reap init unseen.
+    signal::reset_disposition(libc::SIGCHLD)
+        .map_err(|e| Error::host("reset the disposition of SIGCHLD", e))?;
+    let procfs = if plan.namespaces.pid {
+        None
+    } else {
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+            .map_err(|e| Error::host("become a child subreaper", e))?;
+        Some(Procfs::open().map_err(|e| Error::host("open /proc", e))?)
+    };
+    let setgroups = !plan.namespaces.user || idmap::setgroups_allowed(&plan.gid_map);
+    let (channel, init_channel) =
+        Channel::pair().map_err(|e| Error::host("make a socketpair for init", e))?;
+    let (lifeline, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+        .map_err(|e| Error::host("make a pipe for init", e))?;
+    let watched = watched_signals().map_err(|e| Error::host("look at the signals", e))?;
+    let signals = SignalFd::new(watched).map_err(|e| Error::host("make a signalfd", e))?;
+    // All of them across the clone: one that is delivered in the child before it
+    // has its own signalfd would be lost.
+    signal::set_mask(SignalSet::ALL).map_err(|e| Error::host("block signals", e))?;
+    let forked = crate::sys::process::fork(ns::clone_flags(&plan.namespaces));
+    let child = match forked {
+        Ok(Forked::Child) => init::run(
+            plan,
+            io,
+            setgroups,
+            network,
+            Ends {
+                channel: init_channel,
+                lifeline,
+            },
+        ),
+        Ok(Forked::Parent(child)) => Ok(child),
+        Err(error) => Err(Error::host(
+            "create the container's namespaces",
+            ns::explain(error),
+        )),
+    };
+    signal::set_mask(watched).map_err(|e| Error::host("unblock signals", e))?;
+    drop((init_channel, lifeline));
+    let child = child?;
+    debug!(
+        pid = child.pid.as_raw_nonzero().get(),
+        "cloned the container's init"
+    );
+    let init = Init {
+        child,
+        _lifeline: writer,
+        procfs,
+        others: Vec::new(),
+        reaped: false,
+    };
+    let mut prepared = Prepared {
+        init,
+        channel,
+        signals,
+        early: Vec::new(),
+        link: None,
+        master: None,
+        io,
+    };
+    if plan.namespaces.user {
+        let maps = idmap::Maps {
+            uid: plan.uid_map.clone(),
+            gid: plan.gid_map.clone(),
+        };
+        idmap::write(prepared.init.child.pid, &maps)?;
+        prepared
+            .channel
+            .send(&ToInit::MapsWritten)
+            .map_err(|e| Error::host("talk to the container's init", e))?;
+    }
+    prepared.wait_for_set_up()?;
+    Ok(prepared)
+}
+
+impl Prepared {
+    /// Takes init's messages until it has set everything up.
+    fn wait_for_set_up(&mut self) -> Result<(), Error> {
+        loop {
+            let mut fds = [
+                PollFd::new(&self.channel, PollFlags::IN),
+                PollFd::new(&self.signals, PollFlags::IN),
+                PollFd::new(self.init.pidfd(), PollFlags::IN),
+            ];
+            match rustix::event::poll(&mut fds, None) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(Error::host("wait for the container's init", error)),
+            }
+            // Looked at before its messages: what it said last is not missed.
+            let gone = fds.last().is_some_and(|pidfd| !pidfd.revents().is_empty());
+            while let Some(received) = self
+                .signals
+                .next()
+                .map_err(|e| Error::host("read the pending signals", e))?
+            {
+                if ends(received.signal) {
+                    return Err(Error::Interrupted(
+                        u8::try_from(received.signal).unwrap_or_default(),
+                    ));
+                }
+                self.early.push(received);
+            }
+            if self.take_messages()? {
+                return Ok(());
+            }
+            if gone {
+                let status = self
+                    .init
+                    .wait()
+                    .map_err(|e| Error::host("wait for the container's init", e))?;
+                return Err(Error::InitDied(describe(&status)));
+            }
+        }
+    }
+
+    /// Takes what init has said so far; true once all is set up.
+    fn take_messages(&mut self) -> Result<bool, Error> {
+        loop {
+            let received = self
+                .channel
+                .try_receive()
+                .map_err(|e| Error::host("receive from the container's init", e))?;
+            match received {
+                Received::Message(FromInit::SetUp) => return Ok(true),
+                Received::Message(FromInit::Link(fd)) => self.link = Some(fd),
+                Received::Message(FromInit::Terminal(fd)) => self.master = Some(fd),
+                Received::Message(FromInit::Warning(text)) => warn!("{text}"),
+                Received::Message(FromInit::Failed(failure)) => return Err(failure.into()),
+                Received::Message(
+                    message @ (FromInit::ExecFailed { .. } | FromInit::Exited(_)),
+                ) => {
+                    return Err(Error::InitDied(format!("out of turn: {message:?}")));
+                }
+                Received::Nothing => return Ok(false),
+                // It is about to end; its pidfd says when.
+                Received::End => {
+                    let status = self
+                        .init
+                        .wait()
+                        .map_err(|e| Error::host("wait for the container's init", e))?;
+                    return Err(Error::InitDied(describe(&status)));
+                }
+            }
+        }
+    }
+}
+
+/// How a process ended, for a message.
+fn describe(status: &WaitIdStatus) -> String {
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(signal)) => format!("signal {signal}"),
+        (None, None) => "unknown status".to_owned(),
+    }
+}

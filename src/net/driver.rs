@@ -1,0 +1,302 @@
+//! Drives the stack from the parent's loop.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use mio::event::Event;
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+use netstack::{Config, FlowId, Limits, Policy, Readiness, Stack};
+use rustix::io::Errno;
+use rustix::rand::{GetRandomFlags, getrandom};
+
+use super::local::LocalAddresses;
+use super::namespace::GATEWAY_MAC;
+use super::sockets::{FlowSocket, HostSide, MAX_FRAME, host_error, read_echo};
+use super::tap;
+use crate::config::BuiltinNetwork;
+use crate::error::Error;
+use crate::sys::udp::{self, Inbox, RECEIVE_BATCH};
+
+/// Frames and bytes read from the link in one turn, so that the host's side
+/// gets its turn, too.
+const TURN_FRAMES: usize = 64;
+const TURN_BYTES: usize = 1 << 20;
+/// Descriptors left to everything but flows.
+const RESERVED_FDS: u64 = 64;
+/// Most flows, whatever the limit on descriptors.
+const MAX_FLOWS: u64 = 131_072;
+
+/// The network of one container. Tokens from the first one it was given on are
+/// its own; it lives on the caller's event loop.
+#[derive(Debug)]
+pub struct Driver {
+    stack: Stack,
+    host: HostSide,
+    began: Instant,
+    link_token: Token,
+    monitor_token: Token,
+    link_readable: bool,
+    frame: Vec<u8>,
+    inbox: Inbox,
+    echo: Vec<u8>,
+}
+
+impl Driver {
+    /// Takes the link over and registers it.
+    ///
+    /// # Errors
+    /// The host-side step that failed.
+    pub fn new(
+        link: OwnedFd,
+        network: &BuiltinNetwork,
+        resolvers: Vec<SocketAddr>,
+        registry: &Registry,
+        first_token: usize,
+    ) -> Result<Self, Error> {
+        let failed = |step| move |error: io::Error| Error::host(step, error);
+        let began = Instant::now();
+        let link_config =
+            tap::configure(&link, network.mtu).map_err(failed("configure the TAP device"))?;
+        let (link_token, monitor_token) = (Token(first_token), Token(first_token + 1));
+        registry
+            .register(
+                &mut SourceFd(&link.as_raw_fd()),
+                link_token,
+                Interest::READABLE,
+            )
+            .map_err(failed("watch the TAP device"))?;
+        let local = LocalAddresses::new(registry, monitor_token)
+            .map_err(failed("watch the host's addresses"))?;
+        let registry = registry
+            .try_clone()
+            .map_err(failed("share the event loop"))?;
+        let mut seed = [0; 8];
+        getrandom(&mut seed, GetRandomFlags::empty())
+            .map_err(|error| Error::host("get random numbers", error))?;
+        let config = Config {
+            container: network.container(),
+            gateway: network.gateway(),
+            dns: network.dns(),
+            prefix_len: network.prefix_len,
+            mac: GATEWAY_MAC,
+            link: link_config,
+            policy: Policy {
+                allow_host_loopback: network.allow_host_loopback,
+                allow_host_addresses: network.allow_host_addresses,
+                allow_link_local: network.allow_link_local,
+            },
+            resolvers,
+            limits: Limits {
+                max_flows: max_flows(network.max_flows),
+                ..Limits::default()
+            },
+            seed: u64::from_ne_bytes(seed),
+        };
+        tracing::debug!(?link_config, "network is up");
+        Ok(Self {
+            stack: Stack::new(config, netstack::Instant::ZERO),
+            host: HostSide::new(link, registry, first_token + 2, local),
+            began,
+            link_token,
+            monitor_token,
+            // What came before it was registered has made no edge.
+            link_readable: true,
+            frame: vec![0; MAX_FRAME],
+            inbox: Inbox::default(),
+            echo: Vec::new(),
+        })
+    }
+
+    fn now(&self) -> netstack::Instant {
+        let micros = self.began.elapsed().as_micros();
+        netstack::Instant::from_micros(i64::try_from(micros).unwrap_or(i64::MAX))
+    }
+
+    /// How long the loop may sleep.
+    pub fn timeout(&self) -> Option<Duration> {
+        if self.link_readable {
+            return Some(Duration::ZERO);
+        }
+        let deadline = self.stack.next_deadline()?;
+        let now = self.now();
+        if deadline <= now {
+            return Some(Duration::ZERO);
+        }
+        // One more microsecond: epoll rounds to milliseconds, up since Linux 5.11 or so.
+        Some(Duration::from_micros((deadline - now).total_micros() + 1))
+    }
+
+    /// An event with one of our tokens.
+    pub fn ready(&mut self, event: &Event) {
+        let token = event.token();
+        if token == self.link_token {
+            self.link_readable = true;
+        } else if token == self.monitor_token {
+            self.host.addresses_changed();
+        } else if let Some(flow) = self.host.flow_of(token) {
+            self.flow_ready(flow, event);
+        }
+    }
+
+    fn flow_ready(&mut self, flow: FlowId, event: &Event) {
+        let now = self.now();
+        match self.host.get(flow) {
+            Some(FlowSocket::Tcp(_, connecting)) => {
+                if *connecting {
+                    let failed = event.is_error() || event.is_write_closed();
+                    if !failed && !event.is_writable() {
+                        return;
+                    }
+                    match self.host.connect_outcome(flow, failed) {
+                        Some(Ok(())) => self.stack.connected(now, flow, &mut self.host),
+                        Some(Err(error)) => {
+                            self.stack.connect_failed(now, flow, error, &mut self.host);
+                            return;
+                        }
+                        None => return,
+                    }
+                    if !event.is_readable() && !event.is_read_closed() {
+                        return;
+                    }
+                }
+                let closed = event.is_read_closed() || event.is_error();
+                let ready = Readiness {
+                    readable: event.is_readable() || closed,
+                    writable: event.is_writable() || event.is_error(),
+                    read_closed: closed,
+                };
+                self.stack.ready(now, flow, ready, &mut self.host);
+            }
+            Some(FlowSocket::Udp(_)) => {
+                if event.is_error() {
+                    self.udp_errors(flow);
+                }
+                self.udp_ready(now, flow);
+            }
+            Some(FlowSocket::Echo(_)) => self.echo_ready(now, flow),
+            None => {}
+        }
+    }
+
+    fn udp_ready(&mut self, now: netstack::Instant, flow: FlowId) {
+        // The stack may close the socket on the way (DNS), so it is looked up each time.
+        while let Some(FlowSocket::Udp(socket)) = self.host.get(flow) {
+            let count = match self.inbox.receive(socket.as_fd()) {
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // A queued ICMP error; the next call gets what is behind it.
+                Err(error) => {
+                    tracing::trace!("datagram socket: {error}");
+                    continue;
+                }
+            };
+            for message in self.inbox.messages() {
+                let (from, payload) = (message.from, message.payload);
+                self.stack
+                    .datagram(now, flow, from, payload, message.segment, &mut self.host);
+            }
+            if count < RECEIVE_BATCH {
+                return;
+            }
+        }
+    }
+
+    fn udp_errors(&mut self, flow: FlowId) {
+        while let Some(FlowSocket::Udp(socket)) = self.host.get(flow) {
+            match udp::receive_error(socket.as_fd()) {
+                Ok(Some((to, error))) => {
+                    let error = host_error(&error);
+                    self.stack.datagram_failed(flow, to, error, &mut self.host);
+                }
+                Ok(None) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn echo_ready(&mut self, now: netstack::Instant, flow: FlowId) {
+        while let Some(FlowSocket::Echo(socket)) = self.host.get(flow) {
+            match read_echo(socket, &mut self.echo) {
+                Ok(Some((seq, payload))) => {
+                    self.stack
+                        .echo_reply(now, flow, seq, payload, &mut self.host);
+                }
+                Ok(None) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => {
+                    tracing::trace!("ping socket: {error}");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Does what is to be done after the events of one wake-up: reads the link,
+    /// runs what is due, sends what was gathered.
+    ///
+    /// # Errors
+    /// The link is gone.
+    pub fn turn(&mut self) -> Result<(), Error> {
+        let (mut frames, mut bytes) = (0, 0);
+        while self.link_readable && frames < TURN_FRAMES && bytes < TURN_BYTES {
+            match rustix::io::read(self.host.link(), &mut self.frame[..]) {
+                Ok(0) => return Err(link_gone(io::Error::from(io::ErrorKind::UnexpectedEof))),
+                Ok(n) => {
+                    frames += 1;
+                    bytes += n;
+                    let now = self.now();
+                    let frame = self.frame.get(..n).unwrap_or_default();
+                    self.stack.input(now, frame, &mut self.host);
+                }
+                Err(Errno::AGAIN) => self.link_readable = false,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(link_gone(error.into())),
+            }
+        }
+        let now = self.now();
+        if self
+            .stack
+            .next_deadline()
+            .is_some_and(|deadline| deadline <= now)
+        {
+            self.stack.tick(now, &mut self.host);
+        }
+        self.host.flush();
+        while let Some((flow, to, error)) = self.host.failure() {
+            self.stack.datagram_failed(flow, to, error, &mut self.host);
+        }
+        Ok(())
+    }
+}
+
+fn link_gone(source: io::Error) -> Error {
+    Error::host("read the container's network link", source)
+}
+
+/// As many flows as descriptors allow; the soft limit is raised to the hard one.
+fn max_flows(wanted: Option<usize>) -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    let limit = if setrlimit(Resource::Nofile, raised).is_ok() {
+        raised
+    } else {
+        limit
+    };
+    let fds = limit
+        .current
+        .unwrap_or(MAX_FLOWS)
+        .min(MAX_FLOWS)
+        .saturating_sub(RESERVED_FDS);
+    let fds = usize::try_from(fds).unwrap_or(usize::MAX);
+    wanted.map_or(fds, |wanted| wanted.min(fds))
+}

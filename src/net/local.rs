@@ -1,0 +1,76 @@
+//! Which addresses are the host's own: asked of the kernel, not of a list.
+//!
+//! # Theory of operation
+//!
+//! `RTM_GETROUTE` says what kind of route leads to an address, which covers
+//! every alias and AnyIP route. Answers are kept until the kernel announces a
+//! change of addresses or routes.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+use rustix::io::Errno;
+
+use super::netlink::{Netlink, RouteType};
+
+/// Answers kept at most.
+const CAPACITY: usize = 4096;
+
+/// Answers whether an address is the host's own.
+#[derive(Debug)]
+pub(crate) struct LocalAddresses {
+    netlink: Netlink,
+    monitor: OwnedFd,
+    known: HashMap<IpAddr, bool>,
+}
+
+impl LocalAddresses {
+    pub(crate) fn new(registry: &Registry, token: Token) -> io::Result<Self> {
+        let monitor = Netlink::monitor()?;
+        registry.register(
+            &mut SourceFd(&monitor.as_raw_fd()),
+            token,
+            Interest::READABLE,
+        )?;
+        Ok(Self {
+            netlink: Netlink::open()?,
+            monitor,
+            known: HashMap::new(),
+        })
+    }
+
+    /// Something has changed: forget.
+    pub(crate) fn changed(&mut self) {
+        let mut buffer = [0; 4096];
+        // What has changed does not matter, only that; an overrun (ENOBUFS) says so, too.
+        while let Ok(_) | Err(Errno::NOBUFS | Errno::INTR) =
+            rustix::io::read(&self.monitor, &mut buffer)
+        {}
+        self.known.clear();
+    }
+
+    /// Whether `address` is the host's own. When the kernel can not be asked,
+    /// it counts as such: out of reach is the safe answer.
+    pub(crate) fn contains(&mut self, address: IpAddr) -> bool {
+        if let Some(known) = self.known.get(&address) {
+            return *known;
+        }
+        match self.netlink.route_type(address) {
+            Ok(kind) => {
+                if self.known.len() >= CAPACITY {
+                    self.known.clear();
+                }
+                self.known.insert(address, kind == RouteType::Host);
+                kind == RouteType::Host
+            }
+            Err(error) => {
+                tracing::warn!("cannot ask the kernel about {address}: {error}");
+                true
+            }
+        }
+    }
+}

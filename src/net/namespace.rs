@@ -1,0 +1,62 @@
+//! The container's side: its network namespace is brought up by init.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use super::netlink::{LinkChange, Netlink};
+use super::tap;
+use crate::config::BuiltinNetwork;
+use crate::error::StepFailure;
+
+/// MAC of the gateway and the DNS forwarder: locally administered, as all of ours.
+pub(crate) const GATEWAY_MAC: [u8; 6] = [0x52, 0x55, 0x0a, 0x00, 0x02, 0x02];
+/// MAC of the container.
+const CONTAINER_MAC: [u8; 6] = [0x52, 0x55, 0x0a, 0x00, 0x02, 0x64];
+/// Frames that the kernel queues towards us: as many as a window of small
+/// segments may hold, so that a burst is not dropped.
+const QUEUE_LEN: u32 = 1000;
+
+/// Brings up `lo` and, with a built-in network, makes and configures the link.
+/// Called in the container's network namespace, while the host's
+/// `/dev/net/tun` can still be reached.
+///
+/// # Errors
+/// The step that failed.
+pub fn set_up(network: Option<&BuiltinNetwork>) -> Result<Option<OwnedFd>, StepFailure> {
+    let failed =
+        |step, object: &'static str| move |error: io::Error| StepFailure::new(step, object, &error);
+    let mut netlink = Netlink::open().map_err(failed("open rtnetlink", "socket"))?;
+    // `lo` is always the first interface of a network namespace.
+    netlink
+        .change_link(
+            1,
+            LinkChange {
+                up: true,
+                ..LinkChange::default()
+            },
+        )
+        .map_err(failed("bring up", "lo"))?;
+    let Some(network) = network else {
+        return Ok(None);
+    };
+    let queue = tap::create()?;
+    let index = netlink
+        .link_index(tap::NAME)
+        .map_err(failed("find", tap::NAME))?;
+    let change = LinkChange {
+        up: true,
+        mtu: Some(u32::from(network.mtu)),
+        address: Some(CONTAINER_MAC),
+        queue_len: Some(QUEUE_LEN),
+    };
+    netlink
+        .change_link(index, change)
+        .map_err(failed("bring up", tap::NAME))?;
+    netlink
+        .add_address(index, network.container(), network.prefix_len)
+        .map_err(failed("add the address to", tap::NAME))?;
+    netlink
+        .add_default_route(index, network.gateway())
+        .map_err(failed("add the default route by", tap::NAME))?;
+    Ok(Some(queue))
+}

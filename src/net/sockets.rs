@@ -1,0 +1,398 @@
+//! The host's sockets: what [`netstack::Host`] asks for, as system calls.
+//!
+//! # Theory of operation
+//!
+//! Sockets sit in a table with the stack's own dense flow index; the flow's
+//! generation is part of the event token, so that an event for a socket that
+//! was closed in the same turn finds nothing. Every socket is registered once,
+//! edge-triggered, and leaves epoll by being closed. Outgoing datagrams are
+//! gathered for the length of one turn and sent with one call per socket;
+//! runs of equal size to one destination go as one super-segment (`UDP_SEGMENT`).
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+use netstack::{Close, FlowId, Host, HostError, Io};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, Shutdown};
+use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
+
+use super::local::LocalAddresses;
+use super::outbox::Outbox;
+use crate::sys::udp;
+
+/// Longest frame: virtio and Ethernet headers and 64 KiB of IP.
+pub(crate) const MAX_FRAME: usize = 64 + (1 << 16);
+/// Probes that may go unanswered (`TCP_KEEPCNT`).
+const KEEPALIVE_PROBES: u32 = 4;
+/// Receive buffer asked for per UDP socket, bytes; the kernel grants what it allows.
+const UDP_RECEIVE_BUFFER: usize = 1 << 20;
+
+/// A flow's socket.
+#[derive(Debug)]
+pub(crate) enum FlowSocket {
+    /// TCP; true while connecting.
+    Tcp(Socket, bool),
+    /// UDP, not connected.
+    Udp(Socket),
+    /// ICMP echo.
+    Echo(Socket),
+}
+
+impl FlowSocket {
+    fn socket(&self) -> &Socket {
+        match self {
+            Self::Tcp(socket, _) | Self::Udp(socket) | Self::Echo(socket) => socket,
+        }
+    }
+}
+
+/// All host-side resources of one network.
+#[derive(Debug)]
+pub(crate) struct HostSide {
+    link: OwnedFd,
+    frame: Vec<u8>,
+    table: Vec<Option<(u32, FlowSocket)>>,
+    registry: Registry,
+    first_token: usize,
+    local: LocalAddresses,
+    outbox: Outbox,
+    failures: Vec<(FlowId, SocketAddr, HostError)>,
+    echo_refused: bool,
+    /// Frames that the link did not take.
+    pub(crate) frames_lost: u64,
+}
+
+impl HostSide {
+    pub(crate) fn new(
+        link: OwnedFd,
+        registry: Registry,
+        first_token: usize,
+        local: LocalAddresses,
+    ) -> Self {
+        Self {
+            link,
+            frame: vec![0; MAX_FRAME],
+            table: Vec::new(),
+            registry,
+            first_token,
+            local,
+            outbox: Outbox::default(),
+            failures: Vec::new(),
+            echo_refused: false,
+            frames_lost: 0,
+        }
+    }
+
+    pub(crate) fn link(&self) -> BorrowedFd<'_> {
+        self.link.as_fd()
+    }
+
+    pub(crate) fn addresses_changed(&mut self) {
+        self.local.changed();
+    }
+
+    fn token(&self, flow: FlowId) -> Token {
+        Token(((flow.generation as usize) << 32) | (flow.index as usize + self.first_token))
+    }
+
+    /// The flow whose token this is, if its socket is still open.
+    pub(crate) fn flow_of(&self, token: Token) -> Option<FlowId> {
+        let index = (token.0 & 0xffff_ffff).checked_sub(self.first_token)?;
+        let flow = FlowId {
+            index: u32::try_from(index).ok()?,
+            generation: u32::try_from(token.0 >> 32).ok()?,
+        };
+        self.get(flow).map(|_| flow)
+    }
+
+    pub(crate) fn get(&self, flow: FlowId) -> Option<&FlowSocket> {
+        match self.table.get(flow.index as usize) {
+            Some(Some((generation, socket))) if *generation == flow.generation => Some(socket),
+            _ => None,
+        }
+    }
+
+    fn add(
+        &mut self,
+        flow: FlowId,
+        socket: FlowSocket,
+        interest: Interest,
+    ) -> Result<(), HostError> {
+        let fd = socket.socket().as_raw_fd();
+        self.registry
+            .register(&mut SourceFd(&fd), self.token(flow), interest)
+            .map_err(|error| host_error(&error))?;
+        let index = flow.index as usize;
+        if index >= self.table.len() {
+            self.table.resize_with(index + 1, || None);
+        }
+        self.table[index] = Some((flow.generation, socket));
+        Ok(())
+    }
+
+    fn remove(&mut self, flow: FlowId) -> Option<FlowSocket> {
+        self.get(flow)?;
+        self.table
+            .get_mut(flow.index as usize)?
+            .take()
+            .map(|(_, socket)| socket)
+    }
+
+    /// The outcome of a connect that has become ready: `None` when it is not
+    /// known yet.
+    pub(crate) fn connect_outcome(
+        &mut self,
+        flow: FlowId,
+        failed: bool,
+    ) -> Option<Result<(), HostError>> {
+        let Some(Some((generation, FlowSocket::Tcp(socket, connecting)))) =
+            self.table.get_mut(flow.index as usize)
+        else {
+            return None;
+        };
+        if *generation != flow.generation || !*connecting {
+            return None;
+        }
+        if failed && let Ok(Some(error)) | Err(error) = socket.take_error() {
+            self.remove(flow);
+            return Some(Err(host_error(&error)));
+        }
+        *connecting = false;
+        Some(Ok(()))
+    }
+
+    /// Sends the datagrams gathered so far.
+    pub(crate) fn flush(&mut self) {
+        let (table, failures) = (&self.table, &mut self.failures);
+        let socket = |flow: FlowId| match table.get(flow.index as usize) {
+            Some(Some((generation, FlowSocket::Udp(socket)))) if *generation == flow.generation => {
+                Some(socket.as_fd())
+            }
+            _ => None,
+        };
+        self.outbox.flush(socket, |flow, to, error| {
+            failures.push((flow, to, host_error(&error)));
+        });
+    }
+
+    /// Takes a datagram that came to nothing.
+    pub(crate) fn failure(&mut self) -> Option<(FlowId, SocketAddr, HostError)> {
+        self.failures.pop()
+    }
+}
+
+impl Host for HostSide {
+    fn transmit<R>(&mut self, len: usize, fill: impl FnOnce(&mut [u8]) -> R) -> R {
+        if len > self.frame.len() {
+            self.frame.resize(len, 0);
+        }
+        let frame = &mut self.frame[..len];
+        let result = fill(frame);
+        loop {
+            match rustix::io::write(&self.link, frame) {
+                Ok(_) => break,
+                Err(Errno::INTR) => {}
+                // The queue is full, or the link is down or gone: a lost frame, as on any
+                // link. That it is gone is noticed when it is read.
+                Err(_) => {
+                    self.frames_lost += 1;
+                    break;
+                }
+            }
+        }
+        result
+    }
+
+    fn is_local(&mut self, addr: IpAddr) -> bool {
+        self.local.contains(addr)
+    }
+
+    fn tcp_connect(&mut self, flow: FlowId, to: SocketAddr) -> Result<(), HostError> {
+        let open = || -> io::Result<Socket> {
+            let socket = Socket::new(Domain::for_address(to), Type::STREAM.nonblocking(), None)?;
+            // The container's own TCP has done what Nagle's algorithm is for.
+            socket.set_tcp_nodelay(true)?;
+            match socket.connect(&SockAddr::from(to)) {
+                Ok(()) => Ok(socket),
+                Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(socket),
+                Err(error) => Err(error),
+            }
+        };
+        let socket = open().map_err(|error| host_error(&error))?;
+        self.add(
+            flow,
+            FlowSocket::Tcp(socket, true),
+            Interest::READABLE | Interest::WRITABLE,
+        )
+    }
+
+    fn tcp_send(&mut self, flow: FlowId, data: &[u8]) -> Io {
+        let Some(socket) = self.get(flow) else {
+            return Io::Failed(HostError::Other);
+        };
+        loop {
+            match rustix::net::send(socket.socket(), data, SendFlags::NOSIGNAL) {
+                Ok(n) => return Io::Done(n),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM) => return Io::WouldBlock,
+                Err(error) => return Io::Failed(host_error(&error.into())),
+            }
+        }
+    }
+
+    fn tcp_receive(&mut self, flow: FlowId, buffer: &mut [u8]) -> Io {
+        let Some(socket) = self.get(flow) else {
+            return Io::Failed(HostError::Other);
+        };
+        loop {
+            match rustix::net::recv(socket.socket(), &mut *buffer, RecvFlags::empty()) {
+                Ok((_, 0)) => return Io::Closed,
+                Ok((_, n)) => return Io::Done(n),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Io::WouldBlock,
+                Err(error) => return Io::Failed(host_error(&error.into())),
+            }
+        }
+    }
+
+    fn tcp_shutdown(&mut self, flow: FlowId) {
+        if let Some(socket) = self.get(flow) {
+            // ENOTCONN: the far end has reset the connection, which reading will tell.
+            let _ = rustix::net::shutdown(socket.socket(), Shutdown::Write);
+        }
+    }
+
+    fn tcp_keepalive(
+        &mut self,
+        flow: FlowId,
+        idle: netstack::Duration,
+        interval: netstack::Duration,
+    ) {
+        if let Some(socket) = self.get(flow) {
+            let keepalive = TcpKeepalive::new()
+                .with_time(Duration::from_micros(idle.total_micros()))
+                .with_interval(Duration::from_micros(interval.total_micros()))
+                .with_retries(KEEPALIVE_PROBES);
+            if let Err(error) = socket.socket().set_tcp_keepalive(&keepalive) {
+                tracing::debug!("keep-alive: {error}");
+            }
+        }
+    }
+
+    fn udp_open(&mut self, flow: FlowId, family_of: IpAddr) -> Result<(), HostError> {
+        let socket = Socket::new(domain(family_of), Type::DGRAM.nonblocking(), None)
+            .map_err(|error| host_error(&error))?;
+        // Wishes: without them bursts are cut sooner, batches smaller, errors unknown.
+        let _ = socket.set_recv_buffer_size(UDP_RECEIVE_BUFFER);
+        let _ = udp::enable_gro(socket.as_fd());
+        let _ = udp::enable_errors(socket.as_fd(), family_of.is_ipv4());
+        self.add(flow, FlowSocket::Udp(socket), Interest::READABLE)
+    }
+
+    fn udp_send(&mut self, flow: FlowId, to: SocketAddr, payload: &[u8]) -> Result<(), HostError> {
+        if !self.outbox.push(flow, to, payload) {
+            self.flush();
+            self.outbox.push(flow, to, payload);
+        }
+        Ok(())
+    }
+
+    fn echo_open(&mut self, flow: FlowId, family_of: IpAddr) -> Result<(), HostError> {
+        let protocol = match family_of {
+            IpAddr::V4(_) => socket2::Protocol::ICMPV4,
+            IpAddr::V6(_) => socket2::Protocol::ICMPV6,
+        };
+        let socket = Socket::new(domain(family_of), Type::DGRAM.nonblocking(), Some(protocol)).map_err(|error| {
+            if !std::mem::replace(&mut self.echo_refused, true) {
+                tracing::warn!(
+                    "ping is not available: {error} (net.ipv4.ping_group_range must include a group of this user)"
+                );
+            }
+            host_error(&error)
+        })?;
+        self.add(flow, FlowSocket::Echo(socket), Interest::READABLE)
+    }
+
+    fn echo_send(
+        &mut self,
+        flow: FlowId,
+        to: IpAddr,
+        seq: u16,
+        payload: &[u8],
+    ) -> Result<(), HostError> {
+        let Some(socket) = self.get(flow) else {
+            return Err(HostError::Other);
+        };
+        // The kernel fills in identifier and checksum (icmp(7)).
+        let mut request = Vec::with_capacity(8 + payload.len());
+        let kind = if to.is_ipv4() { 8 } else { 128 };
+        request.extend_from_slice(&[kind, 0, 0, 0, 0, 0]);
+        request.extend_from_slice(&seq.to_be_bytes());
+        request.extend_from_slice(payload);
+        socket
+            .socket()
+            .send_to(&request, &SockAddr::from(SocketAddr::new(to, 0)))
+            .map(|_| ())
+            .map_err(|error| host_error(&error))
+    }
+
+    fn close(&mut self, flow: FlowId, how: Close) {
+        if let Some(FlowSocket::Tcp(socket, _)) = self.remove(flow)
+            && how == Close::Reset
+        {
+            // Without it the socket closes in order, which is wrong but not harmful.
+            let _ = socket.set_linger(Some(Duration::ZERO));
+        }
+    }
+}
+
+/// Reads one echo reply: its sequence number and payload.
+pub(crate) fn read_echo<'a>(
+    socket: &Socket,
+    buffer: &'a mut Vec<u8>,
+) -> io::Result<Option<(u16, &'a [u8])>> {
+    buffer.clear();
+    buffer.reserve(MAX_FRAME);
+    rustix::net::recv(
+        socket,
+        rustix::buffer::spare_capacity(buffer),
+        RecvFlags::empty(),
+    )?;
+    if buffer.len() < 8 || !matches!(buffer[0], 0 | 129) {
+        return Ok(None);
+    }
+    Ok(Some((
+        u16::from_be_bytes([buffer[6], buffer[7]]),
+        &buffer[8..],
+    )))
+}
+
+fn domain(address: IpAddr) -> Domain {
+    if address.is_ipv4() {
+        Domain::IPV4
+    } else {
+        Domain::IPV6
+    }
+}
+
+/// An OS error in the stack's terms.
+pub(crate) fn host_error(error: &io::Error) -> HostError {
+    match error.raw_os_error() {
+        Some(libc::ECONNREFUSED) => HostError::Refused,
+        Some(libc::ECONNRESET | libc::EPIPE | libc::ECONNABORTED) => HostError::Reset,
+        Some(libc::ENETUNREACH | libc::ENETDOWN) => HostError::NetUnreachable,
+        Some(libc::EHOSTUNREACH | libc::EHOSTDOWN) => HostError::HostUnreachable,
+        Some(libc::EACCES | libc::EPERM) => HostError::Forbidden,
+        Some(libc::ETIMEDOUT) => HostError::TimedOut,
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL) => {
+            HostError::NoResources
+        }
+        Some(libc::EMSGSIZE) => HostError::TooLong,
+        _ => HostError::Other,
+    }
+}

@@ -1,0 +1,68 @@
+//! The TAP link: made in the container's network namespace, driven from the parent.
+//!
+//! # Theory of operation
+//!
+//! `tun-tap` makes the interface, but can not ask for the virtio-net header,
+//! which must be asked for when a queue attaches. So the interface is made
+//! persistent for a moment, attached again with `IFF_VNET_HDR`, and made to end
+//! with its last descriptor again. Which offloads the kernel grants depends on
+//! its age: the parent tries the best set first and falls back by what is
+//! refused, never by version.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use netstack::LinkConfig;
+use rustix::fs::{Mode, OFlags, open};
+use tun_tap::{Iface, Mode as TunTapMode};
+
+use crate::error::StepFailure;
+use crate::sys::tun::{self, offload};
+
+/// The interface's name in the container, as slirp4netns has it.
+pub(crate) const NAME: &str = "tap0";
+const DEVICE: &str = "/dev/net/tun";
+
+/// Makes the interface in the current network namespace and returns its queue.
+pub(crate) fn create() -> Result<OwnedFd, StepFailure> {
+    let failed = |step| move |error: io::Error| StepFailure::new(step, DEVICE, &error);
+    let plain =
+        Iface::without_packet_info(NAME, TunTapMode::Tap).map_err(failed("make the TAP device"))?;
+    tun::set_persist(&plain, true).map_err(failed("keep the TAP device"))?;
+    // An interface has one queue: the plain one has to go first.
+    drop(plain);
+    let queue = open(
+        DEVICE,
+        OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK,
+        Mode::empty(),
+    )
+    .map_err(io::Error::from)
+    .map_err(failed("open the TAP device again"))?;
+    tun::attach_vnet_tap(&queue, NAME).map_err(failed("attach to the TAP device"))?;
+    tun::set_persist(&queue, false).map_err(failed("let the TAP device go"))?;
+    Ok(queue)
+}
+
+/// Asks for the best offloads that the kernel has and says what they are.
+pub(crate) fn configure(queue: &OwnedFd, mtu: u16) -> io::Result<LinkConfig> {
+    rustix::io::ioctl_fionbio(queue.as_fd(), true)?;
+    let vnet_header = tun::has_vnet_header(queue)?;
+    let mut link = LinkConfig {
+        mtu,
+        vnet_header,
+        tso: false,
+        uso: false,
+    };
+    if vnet_header {
+        let tso = offload::CSUM | offload::TSO4 | offload::TSO6;
+        let uso = tso | offload::USO4 | offload::USO6;
+        if tun::set_offload(queue, uso).is_ok() {
+            (link.tso, link.uso) = (true, true);
+        } else if tun::set_offload(queue, tso).is_ok() {
+            link.tso = true;
+        } else {
+            tracing::warn!("the TAP device has no offloads: transfers will be slow");
+        }
+    }
+    Ok(link)
+}

@@ -1,0 +1,447 @@
+//! Id maps (user_namespaces(7)): which ids a container has, and who writes them.
+//!
+//! # Theory of operation
+//! The kernel lets a process without privilege map one id, its own; anything
+//! more is written by root, or for an ordinary user by the set-uid programs
+//! newuidmap(1) and newgidmap(1), which consult `/etc/subuid` and `/etc/subgid`.
+//! Both maps are written once, by the parent, while the new process waits.
+//!
+//! `setgroups` is denied before a one-entry gid map is written without
+//! privilege, as the kernel demands: dropping a group could otherwise open files
+//! that deny that group (CVE-2014-8989). The container then keeps the caller's
+//! supplementary groups, which show as `nobody`.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use rustix::process::Pid;
+use rustix::thread::CapabilitySet;
+
+use crate::config::IdMapEntry;
+use crate::error::Error;
+
+/// How many ids root's container has by default, and an ordinary user's at most.
+const DEFAULT_SIZE: u32 = 65536;
+
+/// A uid map and a gid map.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Maps {
+    /// For uid_map.
+    pub uid: Vec<IdMapEntry>,
+    /// For gid_map.
+    pub gid: Vec<IdMapEntry>,
+}
+
+/// User or group: two maps with the same rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    User,
+    Group,
+}
+
+impl Kind {
+    fn file(self) -> &'static str {
+        match self {
+            Self::User => "uid_map",
+            Self::Group => "gid_map",
+        }
+    }
+
+    fn tool(self) -> &'static str {
+        match self {
+            Self::User => "newuidmap",
+            Self::Group => "newgidmap",
+        }
+    }
+
+    fn write_step(self) -> &'static str {
+        match self {
+            Self::User => "write the container's uid_map",
+            Self::Group => "write the container's gid_map",
+        }
+    }
+}
+
+/// The maps of a container for which none were asked.
+///
+/// Root: ids 0 to 65535 are themselves, as far as they exist here. An ordinary
+/// user: container 0 is the user, and ids from 1 up are the user's subordinate
+/// ranges where both files have some and both tools are installed.
+pub fn default_maps() -> Maps {
+    if may_map_anything() {
+        return Maps {
+            uid: identity(Kind::User),
+            gid: identity(Kind::Group),
+        };
+    }
+    let (uid, gid) = (
+        rustix::process::geteuid().as_raw(),
+        rustix::process::getegid().as_raw(),
+    );
+    let one = |host| {
+        vec![IdMapEntry {
+            container: 0,
+            host,
+            size: 1,
+        }]
+    };
+    let single = Maps {
+        uid: one(uid),
+        gid: one(gid),
+    };
+    // newgidmap(1) maps one's own gid only where it is that of /etc/passwd.
+    let Some((name, _)) = account(uid).filter(|(_, primary)| *primary == gid) else {
+        return single;
+    };
+    let ranges = |file| {
+        fs::read(file)
+            .map(|text| subordinate_ranges(&text, &name, uid))
+            .unwrap_or_default()
+    };
+    let (uids, gids) = (ranges("/etc/subuid"), ranges("/etc/subgid"));
+    if uids.is_empty() || gids.is_empty() || !tools_work() {
+        return single;
+    }
+    Maps {
+        uid: append(single.uid, &uids),
+        gid: append(single.gid, &gids),
+    }
+}
+
+/// Whether the caller may map ids that are not its own (user_namespaces(7):
+/// `CAP_SETUID` and `CAP_SETGID` in the namespace that it is in).
+fn may_map_anything() -> bool {
+    let needed = CapabilitySet::SETUID | CapabilitySet::SETGID;
+    rustix::process::geteuid().is_root()
+        && rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(needed))
+}
+
+/// Ids 0 to 65535 mapped to themselves, without those that this process's own
+/// user namespace lacks.
+fn identity(kind: Kind) -> Vec<IdMapEntry> {
+    let whole = vec![IdMapEntry {
+        container: 0,
+        host: 0,
+        size: DEFAULT_SIZE,
+    }];
+    match fs::read_to_string(format!("/proc/self/{}", kind.file())) {
+        Ok(own) => clip(&parse_map(&own), DEFAULT_SIZE),
+        Err(_) => whole,
+    }
+}
+
+/// The ids below `limit` that `own` has, mapped to themselves; neighbours joined.
+fn clip(own: &[IdMapEntry], limit: u32) -> Vec<IdMapEntry> {
+    let mut ranges: Vec<(u32, u32)> = own
+        .iter()
+        .map(|entry| {
+            (
+                entry.container,
+                entry.container.saturating_add(entry.size).min(limit),
+            )
+        })
+        .filter(|(start, end)| start < end)
+        .collect();
+    ranges.sort_unstable();
+    let mut map: Vec<IdMapEntry> = Vec::new();
+    for (start, end) in ranges {
+        match map.last_mut() {
+            Some(last) if last.container + last.size == start => last.size += end - start,
+            _ => map.push(IdMapEntry {
+                container: start,
+                host: start,
+                size: end - start,
+            }),
+        }
+    }
+    map
+}
+
+/// Parses a map as `/proc/PID/uid_map` shows it.
+fn parse_map(text: &str) -> Vec<IdMapEntry> {
+    let entry = |line: &str| {
+        let mut numbers = line.split_ascii_whitespace().map(str::parse);
+        let mut next = || numbers.next()?.ok();
+        Some(IdMapEntry {
+            container: next()?,
+            host: next()?,
+            size: next()?,
+        })
+    };
+    text.lines().filter_map(entry).collect()
+}
+
+/// The ranges (first id, count) that `text`, in the form of subuid(5), gives to
+/// the user `name` or `uid`. Lines that make no sense give nothing.
+fn subordinate_ranges(text: &[u8], name: &[u8], uid: u32) -> Vec<(u32, u32)> {
+    let range = |line: &[u8]| {
+        let mut fields = line.split(|byte| *byte == b':');
+        let owner = fields.next()?;
+        if owner != name && number(owner) != Some(uid) {
+            return None;
+        }
+        let (start, count) = (number(fields.next()?)?, number(fields.next()?)?);
+        // The last id, 2^32-1, is "no id".
+        (count > 0 && start.checked_add(count).is_some() && fields.next().is_none())
+            .then_some((start, count))
+    };
+    text.split(|byte| *byte == b'\n')
+        .filter_map(range)
+        .collect()
+}
+
+fn number(text: &[u8]) -> Option<u32> {
+    let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    digits
+        .then(|| std::str::from_utf8(text).ok()?.parse().ok())
+        .flatten()
+}
+
+/// `map` followed by `ranges`, each at the next free container id. The kernel
+/// takes 340 entries at most.
+fn append(mut map: Vec<IdMapEntry>, ranges: &[(u32, u32)]) -> Vec<IdMapEntry> {
+    let mut next: u32 = map
+        .iter()
+        .map(|entry| entry.container + entry.size)
+        .max()
+        .unwrap_or(0);
+    for &(host, count) in ranges.iter().take(339) {
+        let size = count.min(u32::MAX - next);
+        if size > 0 {
+            map.push(IdMapEntry {
+                container: next,
+                host,
+                size,
+            });
+            next += size;
+        }
+    }
+    map
+}
+
+/// Name and primary group of user `uid` on the host. Only `/etc/passwd` is
+/// asked: a name service would need the C library's modules.
+fn account(uid: u32) -> Option<(Vec<u8>, u32)> {
+    let passwd = fs::read("/etc/passwd").ok()?;
+    passwd.split(|byte| *byte == b'\n').find_map(|line| {
+        let mut fields = line.split(|byte| *byte == b':');
+        let name = fields.next().filter(|name| !name.is_empty())?;
+        let (id, group) = (number(fields.nth(1)?)?, number(fields.next()?)?);
+        (id == uid).then(|| (name.to_vec(), group))
+    })
+}
+
+/// Whether both tools are installed and can get the privilege that they need:
+/// `no_new_privs`, a nosuid mount or a lost bit would make them fail.
+fn tools_work() -> bool {
+    let gets_privilege = |kind| {
+        let Some(tool) = find_tool(kind) else {
+            return false;
+        };
+        let set_uid = fs::metadata(&tool).is_ok_and(|meta| meta.permissions().mode() & 0o4000 != 0);
+        let has_capability =
+            || rustix::fs::getxattr(&tool, "security.capability", &mut [0; 64]).is_ok();
+        let honoured = rustix::fs::statvfs(&tool)
+            .is_ok_and(|fs| !fs.f_flag.contains(rustix::fs::StatVfsMountFlags::NOSUID));
+        honoured && (set_uid || has_capability())
+    };
+    !rustix::thread::no_new_privs().unwrap_or(true)
+        && gets_privilege(Kind::User)
+        && gets_privilege(Kind::Group)
+}
+
+/// Where the tool for `kind` is installed.
+fn find_tool(kind: Kind) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
+    std::env::split_paths(&path)
+        .filter(|dir| dir.is_absolute())
+        .map(|dir| dir.join(kind.tool()))
+        .find(|file| {
+            fs::metadata(file)
+                .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+        })
+}
+
+/// Writes both maps of the new process `pid`, which must be a child that waits.
+///
+/// # Errors
+/// Those of the kernel or of the tool, naming the map.
+pub fn write(pid: Pid, maps: &Maps) -> Result<(), Error> {
+    let privileged = may_map_anything();
+    let uid = start(Kind::User, pid, &maps.uid, privileged)?;
+    let gid = start(Kind::Group, pid, &maps.gid, privileged);
+    // Both are waited for whatever becomes of one, so that none is left behind.
+    let uid = uid.map_or(Ok(()), RunningTool::finish);
+    let gid = gid?.map_or(Ok(()), RunningTool::finish);
+    uid.and(gid)
+}
+
+/// Writes one map at once, or starts the tool that will.
+fn start(
+    kind: Kind,
+    pid: Pid,
+    map: &[IdMapEntry],
+    privileged: bool,
+) -> Result<Option<RunningTool>, Error> {
+    let own = match kind {
+        Kind::User => rustix::process::geteuid().as_raw(),
+        Kind::Group => rustix::process::getegid().as_raw(),
+    };
+    let own_only = matches!(map, [entry] if entry.host == own && entry.size == 1);
+    if !privileged && !own_only {
+        return RunningTool::start(kind, pid, map).map(Some);
+    }
+    let put = |file: &str, text: &str| {
+        fs::write(format!("/proc/{pid}/{file}"), text)
+            .map_err(|error| Error::host(kind.write_step(), error))
+    };
+    if kind == Kind::Group && !privileged {
+        put("setgroups", "deny")?;
+    }
+    put(kind.file(), &lines(map))?;
+    Ok(None)
+}
+
+/// The map as the kernel wants it: one write, one line per entry.
+fn lines(map: &[IdMapEntry]) -> String {
+    map.iter()
+        .map(|entry| format!("{} {} {}\n", entry.container, entry.host, entry.size))
+        .collect()
+}
+
+/// newuidmap(1) or newgidmap(1) at work.
+#[derive(Debug)]
+struct RunningTool {
+    kind: Kind,
+    child: std::process::Child,
+}
+
+impl RunningTool {
+    fn start(kind: Kind, pid: Pid, map: &[IdMapEntry]) -> Result<Self, Error> {
+        let fail = |reason: String| Error::IdMapTool {
+            tool: kind.tool(),
+            reason,
+        };
+        let tool = find_tool(kind).ok_or_else(|| {
+            fail("not installed, and only it can map more than one id (package uidmap)".into())
+        })?;
+        let numbers = map
+            .iter()
+            .flat_map(|entry| [entry.container, entry.host, entry.size]);
+        let child = Command::new(tool)
+            .arg(pid.to_string())
+            .args(numbers.map(|number| number.to_string()))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| fail(error.to_string()))?;
+        Ok(Self { kind, child })
+    }
+
+    fn finish(self) -> Result<(), Error> {
+        let fail = |reason: String| Error::IdMapTool {
+            tool: self.kind.tool(),
+            reason,
+        };
+        let output = self
+            .child
+            .wait_with_output()
+            .map_err(|error: io::Error| fail(error.to_string()))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        Err(fail(match said.trim() {
+            "" => output.status.to_string(),
+            text => text.replace('\n', "; "),
+        }))
+    }
+}
+
+/// Whether `map` gives the container id `id`.
+pub fn covers(map: &[IdMapEntry], id: u32) -> bool {
+    map.iter().any(|entry| {
+        id.checked_sub(entry.container)
+            .is_some_and(|offset| offset < entry.size)
+    })
+}
+
+/// Whether setgroups(2) will work behind `gid_map` once written by [`write`].
+pub fn setgroups_allowed(gid_map: &[IdMapEntry]) -> bool {
+    let own = rustix::process::getegid().as_raw();
+    may_map_anything() || !matches!(gid_map, [entry] if entry.host == own && entry.size == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(container: u32, host: u32, size: u32) -> IdMapEntry {
+        IdMapEntry {
+            container,
+            host,
+            size,
+        }
+    }
+
+    #[test]
+    fn subordinate_ranges_are_the_users_own_and_well_formed() {
+        let text = b"other:1:2\nme:100000:65536\n\nme:5\nme:x:1\nme:1:0\nme:4294967295:1\n1000:7:1\nme:1:1:1\nmee:9:9";
+        assert_eq!(
+            subordinate_ranges(text, b"me", 1000),
+            [(100_000, 65536), (7, 1)]
+        );
+        assert_eq!(subordinate_ranges(b"", b"me", 1000), []);
+        assert_eq!(subordinate_ranges(b"+1000:1:1\n 1000:2:2", b"me", 1000), []);
+    }
+
+    #[test]
+    fn ranges_follow_the_first_entry_without_gaps() {
+        let map = append(vec![entry(0, 1000, 1)], &[(100_000, 10), (7, u32::MAX)]);
+        assert_eq!(
+            map,
+            [
+                entry(0, 1000, 1),
+                entry(1, 100_000, 10),
+                entry(11, 7, u32::MAX - 11)
+            ]
+        );
+        assert_eq!(append(Vec::new(), &vec![(1, 1); 1000]).len(), 339);
+    }
+
+    #[test]
+    fn identity_is_clipped_to_the_ids_that_exist() {
+        let own = parse_map("         0       1000          1\n         1     100000      65536\n");
+        assert_eq!(own, [entry(0, 1000, 1), entry(1, 100_000, 65536)]);
+        assert_eq!(clip(&own, DEFAULT_SIZE), [entry(0, 0, 65536)]);
+        assert_eq!(clip(&[entry(0, 1000, 1)], DEFAULT_SIZE), [entry(0, 0, 1)]);
+        assert_eq!(
+            clip(&[entry(0, 0, u32::MAX)], DEFAULT_SIZE),
+            [entry(0, 0, 65536)]
+        );
+        assert_eq!(
+            clip(&[entry(5, 0, 2), entry(70_000, 9, 9)], DEFAULT_SIZE),
+            [entry(5, 5, 2)]
+        );
+    }
+
+    #[test]
+    fn covers_is_exact_at_the_edges() {
+        let map = [entry(0, 1000, 1), entry(10, 100_000, 5)];
+        let covered: Vec<u32> = (0..20).filter(|id| covers(&map, *id)).collect();
+        assert_eq!(covered, [0, 10, 11, 12, 13, 14]);
+        assert!(!covers(&map, u32::MAX));
+    }
+
+    #[test]
+    fn lines_are_what_the_kernel_reads() {
+        assert_eq!(
+            lines(&[entry(0, 1000, 1), entry(1, 2, 3)]),
+            "0 1000 1\n1 2 3\n"
+        );
+    }
+}

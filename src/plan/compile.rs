@@ -1,0 +1,287 @@
+//! Options to steps.
+
+use std::path::{Path, PathBuf};
+
+use super::etc_files::EtcFiles;
+use super::step::{ExecStep, MountFlags, Plan, Step};
+use crate::config::{IdMapEntry, MountKind, Network, RunSpec};
+
+/// What podman hides, and `/proc/asound`, which it only makes read-only.
+const MASKED: [&str; 14] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/dev/block",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+    "/sys/fs/selinux",
+];
+
+/// What podman makes read-only.
+const READ_ONLY: [&str; 5] = [
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
+
+/// Attributes of a volume (podman's, with everything below it).
+const VOLUME: MountFlags = MountFlags {
+    read_only: false,
+    nosuid: true,
+    nodev: true,
+    noexec: false,
+};
+
+/// The largest id that a sysctl takes (net/ipv4/sysctl_net_ipv4.c).
+const MAX_SYSCTL_ID: u32 = u32::MAX >> 1;
+
+/// Where the root of the plan comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RootSource {
+    /// A tmpfs, filled by these steps.
+    Recipe(Vec<Step>),
+    /// A directory of the host, with what is mounted below it.
+    Bind(PathBuf),
+}
+
+/// Compiles a run to the steps that make it. `maps` are the user and group id
+/// maps that the namespace will have, empty where it is the host's.
+///
+/// The order is the point:
+/// 1. nothing propagates before anything is mounted;
+/// 2. the link, while `/dev/net/tun` can be opened by its name;
+/// 3. the root, then the kernel's file systems, then volumes in the order
+///    given, so that a volume can be in `/dev` or in another volume;
+/// 4. private files, which a volume may replace;
+/// 5. sysctls, before `/proc/sys` is read-only;
+/// 6. masks and the rest that takes away, when all is in place;
+/// 7. the pivot, after which no host path is left, and the command.
+pub fn compile(
+    spec: &RunSpec,
+    root: &RootSource,
+    maps: (Vec<IdMapEntry>, Vec<IdMapEntry>),
+    files: &EtcFiles,
+) -> Plan {
+    let (uid_map, gid_map) = maps;
+    let mut steps = vec![Step::PrivateMounts];
+    match spec.network {
+        Network::Builtin(_) => steps.push(Step::Network { link: true }),
+        Network::None => steps.push(Step::Network { link: false }),
+        Network::Host => {}
+    }
+    if spec.namespaces.uts {
+        steps.push(Step::Hostname {
+            name: spec.hostname.clone(),
+        });
+    }
+    match root {
+        RootSource::Recipe(recipe) => {
+            steps.push(Step::RootTmpfs);
+            steps.extend(recipe.iter().cloned());
+        }
+        RootSource::Bind(source) => {
+            steps.push(Step::RootBind {
+                source: source.clone(),
+                nosuid: spec.no_new_privileges,
+                read_only: spec.read_only,
+            });
+        }
+    }
+    steps.extend(kernel_file_systems(spec));
+    steps.extend(spec.mounts.iter().map(|mount| match &mount.kind {
+        MountKind::Bind { source } => Step::Bind {
+            source: source.clone(),
+            target: mount.target.clone(),
+            flags: MountFlags {
+                read_only: mount.read_only,
+                ..VOLUME
+            },
+        },
+        MountKind::Tmpfs { mode, size, exec } => Step::Tmpfs {
+            target: mount.target.clone(),
+            mode: *mode,
+            size: *size,
+            flags: MountFlags {
+                read_only: mount.read_only,
+                noexec: !exec,
+                ..VOLUME
+            },
+        },
+    }));
+    steps.extend(etc_files(spec, files));
+    if spec.namespaces.net
+        && let Some((low, high)) = ping_group_range(&gid_map, spec.namespaces.user)
+    {
+        steps.push(Step::Sysctl {
+            key: "net.ipv4.ping_group_range".to_owned(),
+            value: format!("{low} {high}"),
+        });
+    }
+    steps.extend(taken_away(spec));
+    if spec.read_only {
+        steps.push(Step::ReadOnlyRoot);
+    }
+    steps.push(Step::PivotRoot);
+    steps.push(Step::Exec(Box::new(ExecStep {
+        argv: spec.command.clone(),
+        env: spec.env.clone(),
+        workdir: spec.workdir.clone(),
+        user: spec.user.clone(),
+        capabilities: spec.capabilities,
+        seccomp: spec.seccomp.clone(),
+        no_new_privileges: spec.no_new_privileges,
+        tty: spec.tty,
+    })));
+    Plan {
+        namespaces: spec.namespaces,
+        uid_map,
+        gid_map,
+        steps,
+    }
+}
+
+fn kernel_file_systems(spec: &RunSpec) -> Vec<Step> {
+    let mut steps = vec![
+        Step::Proc {
+            target: "/proc".into(),
+        },
+        Step::Sysfs {
+            target: "/sys".into(),
+        },
+        Step::Dev {
+            target: "/dev".into(),
+            console: spec.tty,
+        },
+    ];
+    if !spec.namespaces.ipc {
+        steps.push(Step::Bind {
+            source: "/dev/shm".into(),
+            target: "/dev/shm".into(),
+            flags: MountFlags {
+                noexec: true,
+                ..VOLUME
+            },
+        });
+    }
+    steps.push(Step::Cgroup {
+        target: "/sys/fs/cgroup".into(),
+    });
+    steps
+}
+
+fn etc_files<'a>(spec: &'a RunSpec, files: &'a EtcFiles) -> impl Iterator<Item = Step> + 'a {
+    [
+        ("/etc/resolv.conf", &files.resolv_conf),
+        ("/etc/hosts", &files.hosts),
+        ("/etc/hostname", &files.hostname),
+    ]
+    .into_iter()
+    .filter(|(target, _)| {
+        !spec
+            .mounts
+            .iter()
+            .any(|mount| mount.target == Path::new(target))
+    })
+    .map(|(target, content)| Step::File {
+        target: target.into(),
+        content: content.clone(),
+    })
+}
+
+/// Masks and read-only paths: the default ones but for what is unmasked or
+/// replaced by a volume, and those that were asked for.
+fn taken_away(spec: &RunSpec) -> Vec<Step> {
+    let wanted = |path: &Path| {
+        !spec.unmask.iter().any(|pattern| lifts(pattern, path))
+            && !spec
+                .mounts
+                .iter()
+                .any(|mount| path.starts_with(&mount.target))
+    };
+    let defaults = |paths: &'static [&'static str]| paths.iter().map(Path::new);
+    let masked = defaults(&MASKED).filter(|path| wanted(path));
+    let asked = spec.mask.iter().map(PathBuf::as_path);
+    let mut steps: Vec<Step> = masked
+        .chain(asked)
+        .map(|path| Step::Mask {
+            target: path.to_owned(),
+        })
+        .collect();
+    steps.extend(
+        defaults(&READ_ONLY)
+            .filter(|path| wanted(path))
+            .map(|path| Step::ReadOnlyPath {
+                target: path.to_owned(),
+            }),
+    );
+    steps
+}
+
+/// Whether `--security-opt unmask=PATTERN` lifts the mask of `path`. `ALL`
+/// lifts all; `*` stands for anything within a component, as podman has it.
+fn lifts(pattern: &Path, path: &Path) -> bool {
+    if pattern == Path::new("ALL") || pattern == Path::new("all") {
+        return true;
+    }
+    let (mut patterns, mut parts) = (pattern.components(), path.components());
+    loop {
+        match (patterns.next(), parts.next()) {
+            (None, None) => return true,
+            (Some(pattern), Some(part)) => {
+                let (pattern, part) = (pattern.as_os_str(), part.as_os_str());
+                if !matches(pattern.as_encoded_bytes(), part.as_encoded_bytes()) {
+                    return false;
+                }
+            }
+            _ => return false,
+        }
+    }
+}
+
+fn matches(pattern: &[u8], text: &[u8]) -> bool {
+    match pattern.split_first() {
+        None => text.is_empty(),
+        Some((b'*', rest)) => {
+            (0..=text.len()).any(|skip| matches(rest, text.get(skip..).unwrap_or_default()))
+        }
+        Some((first, rest)) => text
+            .split_first()
+            .is_some_and(|(byte, text)| byte == first && matches(rest, text)),
+    }
+}
+
+/// Lowest and highest group that may open ICMP echo sockets (icmp(7)), such
+/// that every mapped group is within. The kernel wants both ends mapped, and
+/// in this order both inside and outside; without an order that covers all,
+/// the range is of the entry that has the container's root group.
+fn ping_group_range(gid_map: &[IdMapEntry], new_namespace: bool) -> Option<(u32, u32)> {
+    if !new_namespace {
+        return Some((0, MAX_SYSCTL_ID));
+    }
+    let usable = || gid_map.iter().filter(|entry| entry.size > 0);
+    let last = |entry: &IdMapEntry| entry.container.saturating_add(entry.size - 1);
+    let lowest = usable().min_by_key(|entry| entry.host)?;
+    let highest = usable().max_by_key(|entry| entry.host)?;
+    let (low, high) = if lowest.container <= last(highest) {
+        (lowest.container, last(highest))
+    } else {
+        let entry = usable()
+            .find(|entry| entry.container == 0)
+            .unwrap_or(lowest);
+        (entry.container, last(entry))
+    };
+    (low <= MAX_SYSCTL_ID).then_some((low, high.min(MAX_SYSCTL_ID)))
+}
+
+#[cfg(test)]
+#[path = "compile_tests.rs"]
+mod tests;

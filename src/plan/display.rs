@@ -1,0 +1,290 @@
+//! How a plan is printed by `--dry-run`: one numbered line per step.
+
+use std::fmt::{self, Display, Formatter};
+
+use super::step::{ExecStep, FileKind, MountFlags, Plan, Step};
+use crate::config::{IdMapEntry, NameOrId, Namespaces, SeccompProfile};
+use crate::security::caps;
+
+impl Display for Plan {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "1. clone into new namespaces: {}",
+            Names(&self.namespaces)
+        )?;
+        let mut number = 2..;
+        let mut line = |f: &mut Formatter<'_>, text: &dyn Display| {
+            writeln!(f, "{}. {text}", number.next().unwrap_or_default())
+        };
+        if self.namespaces.user {
+            line(f, &format_args!("map user ids: {}", Map(&self.uid_map)))?;
+            line(f, &format_args!("map group ids: {}", Map(&self.gid_map)))?;
+        }
+        self.steps.iter().try_for_each(|step| line(f, step))
+    }
+}
+
+struct Names<'a>(&'a Namespaces);
+
+impl Display for Names<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Namespaces {
+            user,
+            mount,
+            pid,
+            uts,
+            ipc,
+            net,
+            cgroup,
+        } = *self.0;
+        let names = [
+            (user, "user"),
+            (mount, "mount"),
+            (pid, "pid"),
+            (uts, "uts"),
+            (ipc, "ipc"),
+            (net, "net"),
+            (cgroup, "cgroup"),
+        ];
+        let new: Vec<_> = names
+            .iter()
+            .filter(|(new, _)| *new)
+            .map(|(_, name)| *name)
+            .collect();
+        f.write_str(&new.join(", "))
+    }
+}
+
+struct Map<'a>(&'a [IdMapEntry]);
+
+impl Display for Map<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        for (
+            index,
+            IdMapEntry {
+                container,
+                host,
+                size,
+            },
+        ) in self.0.iter().enumerate()
+        {
+            let comma = if index == 0 { "" } else { ", " };
+            write!(f, "{comma}{container} is {host} of the host")?;
+            if *size != 1 {
+                write!(f, " ({size} ids)")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl MountFlags {
+    fn names(self) -> Vec<String> {
+        let Self {
+            read_only,
+            nosuid,
+            nodev,
+            noexec,
+        } = self;
+        [
+            (read_only, "ro"),
+            (nosuid, "nosuid"),
+            (nodev, "nodev"),
+            (noexec, "noexec"),
+        ]
+        .into_iter()
+        .filter(|(set, _)| *set)
+        .map(|(_, name)| name.to_owned())
+        .collect()
+    }
+}
+
+struct InBrackets(Vec<String>);
+
+impl Display for InBrackets {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            write!(f, " ({})", self.0.join(", "))
+        }
+    }
+}
+
+impl Display for Step {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PrivateMounts => write!(f, "make all mounts private"),
+            Self::Hostname { name } => write!(f, "set the host name to {name}"),
+            Self::Network { link: true } => write!(f, "bring up lo and the in-process link"),
+            Self::Network { link: false } => write!(f, "bring up lo"),
+            Self::RootTmpfs => write!(f, "start from an empty tmpfs as root"),
+            Self::RootBind {
+                source,
+                nosuid,
+                read_only,
+            } => {
+                let suid = if *nosuid { "nosuid, " } else { "" };
+                let below = if *read_only {
+                    ", mounts below it ro"
+                } else {
+                    ""
+                };
+                write!(f, "bind {} as root ({suid}nodev{below})", source.display())
+            }
+            Self::Create { target, kind } => match kind {
+                FileKind::Directory { mode } => {
+                    write!(f, "create directory {} (mode {mode:o})", target.display())
+                }
+                FileKind::Regular { mode, content } => {
+                    let (target, size) = (target.display(), content.len());
+                    write!(f, "create file {target} (mode {mode:o}, {size} bytes)")
+                }
+                FileKind::CopyOf { mode, source } => {
+                    let (source, target) = (source.display(), target.display());
+                    write!(f, "copy {source} to {target} (mode {mode:o})")
+                }
+                FileKind::Symlink { to } => {
+                    write!(f, "create link {} to {}", target.display(), to.display())
+                }
+            },
+            Self::Bind {
+                source,
+                target,
+                flags,
+            } => {
+                let (source, target) = (source.display(), target.display());
+                write!(f, "bind {source} on {target}{}", InBrackets(flags.names()))
+            }
+            Self::Tmpfs {
+                target,
+                mode,
+                size,
+                flags,
+            } => {
+                let mut options = flags.names();
+                options.push(format!("mode {mode:o}"));
+                options.extend(size.map(|bytes| format!("at most {bytes} bytes")));
+                write!(
+                    f,
+                    "mount tmpfs on {}{}",
+                    target.display(),
+                    InBrackets(options)
+                )
+            }
+            Self::Proc { target } => {
+                write!(
+                    f,
+                    "mount proc on {} (nosuid, nodev, noexec)",
+                    target.display()
+                )
+            }
+            Self::Sysfs { target } => {
+                write!(
+                    f,
+                    "mount sysfs on {} (ro, nosuid, nodev, noexec)",
+                    target.display()
+                )
+            }
+            Self::Dev { target, console } => {
+                let with = if *console { " and a terminal" } else { "" };
+                write!(
+                    f,
+                    "populate {} with the standard devices{with}",
+                    target.display()
+                )
+            }
+            Self::Cgroup { target } => {
+                write!(
+                    f,
+                    "mount cgroup2 on {} (ro, nosuid, nodev, noexec)",
+                    target.display()
+                )
+            }
+            Self::File { target, content } => {
+                let (target, size) = (target.display(), content.len());
+                write!(f, "put a private file at {target} ({size} bytes)")
+            }
+            Self::Mask { target } => write!(f, "mask {}", target.display()),
+            Self::ReadOnlyPath { target } => write!(f, "make {} read-only", target.display()),
+            Self::ReadOnlyRoot => write!(f, "make the root read-only"),
+            Self::PivotRoot => write!(f, "pivot into the new root and detach the old one"),
+            Self::Sysctl { key, value } => write!(f, "set sysctl {key} to {value}"),
+            Self::Exec(exec) => exec.fmt(f),
+        }
+    }
+}
+
+impl Display for ExecStep {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "execute")?;
+        for argument in &self.argv {
+            write!(f, " {}", Word(argument))?;
+        }
+        let name = |id: &Option<NameOrId>, default| match id {
+            None => default,
+            Some(NameOrId::Id(id)) => id.to_string(),
+            Some(NameOrId::Name(name)) => name.clone(),
+        };
+        write!(f, " as {}", name(&self.user.user, "root".to_owned()))?;
+        if self.user.group.is_some() {
+            write!(f, ":{}", name(&self.user.group, String::new()))?;
+        }
+        let workdir = self.workdir.as_deref().unwrap_or(std::path::Path::new("/"));
+        write!(f, " in {}", workdir.display())?;
+        let kept = caps::names(self.capabilities);
+        let kept = if kept.is_empty() {
+            "none".to_owned()
+        } else {
+            kept.join(" ")
+        };
+        let filter = match self.seccomp {
+            SeccompProfile::Default => "default filter",
+            SeccompProfile::Unconfined => "no filter",
+        };
+        let privileges = if self.no_new_privileges {
+            ", no new privileges"
+        } else {
+            ""
+        };
+        let terminal = if self.tty { ", own terminal" } else { "" };
+        write!(f, " (capabilities: {kept}; {filter}{privileges}{terminal})")
+    }
+}
+
+/// A word of a command, quoted where a shell would need it.
+struct Word<'a>(&'a std::ffi::OsStr);
+
+impl Display for Word<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let text = self.0.to_string_lossy();
+        let plain = |c: char| c.is_ascii_alphanumeric() || "_-+=./:,@%^".contains(c);
+        if !text.is_empty() && text.chars().all(plain) {
+            f.write_str(&text)
+        } else {
+            write!(
+                f,
+                "'{}'",
+                text.replace('\'', r"'\''").escape_debug_controls()
+            )
+        }
+    }
+}
+
+/// Control characters must not reach a terminal from a printed plan.
+trait EscapeControls {
+    fn escape_debug_controls(&self) -> String;
+}
+
+impl EscapeControls for str {
+    fn escape_debug_controls(&self) -> String {
+        self.chars()
+            .flat_map(|c| {
+                let escaped = c.is_control().then(|| c.escape_default());
+                let plain = escaped.is_none().then_some(c);
+                escaped.into_iter().flatten().chain(plain)
+            })
+            .collect()
+    }
+}

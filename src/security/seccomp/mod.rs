@@ -1,0 +1,113 @@
+//! The command's system-call filter: our own profile, compiled to classic BPF.
+//!
+//! # Theory of operation
+//!
+//! The profile ([`profile`]) is a list of groups of system calls, each with
+//! the reason why it is allowed, allowed under conditions, or refused, and
+//! with the capability that lifts a refusal. Everything it does not name
+//! fails with `ENOSYS`, as on a kernel that lacks the call, so that a C
+//! library falls back to what it did before the call existed. What it names
+//! as refused fails with `EPERM`, as for want of a capability.
+//!
+//! [`compile`] lays the decisions out by call number and emits a binary search
+//! over ranges with the same decision, so that any call is decided after about
+//! eight comparisons, and conditions on arguments are only evaluated for their
+//! own call. (The kernel evaluates calls that are allowed whatever their
+//! arguments once, and then skips the filter: `seccomp_cache_prepare()` in
+//! kernel/seccomp.c.)
+//!
+//! Arguments that the kernel takes as `int` or `unsigned int` are compared by
+//! their low 32 bits alone: a filter that compares all 64 is passed by setting
+//! a high bit that the kernel then ignores (CVE-2019-10063).
+//!
+//! Calls of another ABI (32-bit x86 through `int 0x80`) have other numbers, to
+//! which nothing here applies: they kill the process. x32 calls are numbers
+//! above all others, and fail with `ENOSYS`.
+
+mod bpf;
+mod profile;
+
+use std::collections::BTreeMap;
+
+use crate::sys::seccomp::Instruction;
+
+/// What is done about one system call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Decision {
+    /// It is carried out.
+    Allow,
+    /// It fails with this error number.
+    Fail(u16),
+    /// It depends on the arguments: the first rule that holds decides, and
+    /// the error number is for when none does.
+    Depends(&'static [Rule], u16),
+}
+
+/// What is done if all conditions hold.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Rule {
+    /// The rule is only there for a command that keeps all of these.
+    pub(crate) needs: u64,
+    /// All must hold.
+    pub(crate) when: [Condition; 3],
+    /// Then this is done; `None` lets the call through.
+    pub(crate) fail: Option<u16>,
+}
+
+/// A condition on the low 32 bits of an argument.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Condition {
+    /// None.
+    Always,
+    /// The argument is this.
+    Is(u8, u32),
+    /// It has none of these bits.
+    Without(u8, u32),
+}
+
+/// The number that a tracer sets to skip a call (ptrace(2)); the filter sees
+/// it afterwards, and must not replace the result that the tracer chose.
+const SKIPPED: u32 = u32::MAX;
+
+/// Compiles the default profile for a command that keeps `capabilities`.
+pub(crate) fn compile(capabilities: u64) -> Vec<Instruction> {
+    let mut ranges = Vec::new();
+    let unknown = Decision::Fail(profile::ENOSYS);
+    let mut next = 0;
+    let mut push = |first: u32, decision: Decision| match ranges.last() {
+        Some(&(_, last)) if last == decision => {}
+        _ => ranges.push((first, decision)),
+    };
+    for (number, decision) in decisions(capabilities) {
+        if number > next {
+            push(next, unknown);
+        }
+        push(number, decision);
+        next = number + 1;
+    }
+    push(next, unknown);
+    push(SKIPPED, Decision::Allow);
+    bpf::assemble(&ranges, capabilities)
+}
+
+/// The decision about every call that the profile names, by number.
+pub(crate) fn decisions(capabilities: u64) -> BTreeMap<u32, Decision> {
+    let mut decisions = BTreeMap::new();
+    for group in profile::GROUPS {
+        let lifted = capabilities & group.lifted_by != 0;
+        let decision = if lifted {
+            Decision::Allow
+        } else {
+            group.decision
+        };
+        for &number in group.calls {
+            if let Ok(number) = u32::try_from(number) {
+                decisions.insert(number, decision);
+            }
+        }
+    }
+    decisions
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,111 @@
+//! Making and leaving processes: clone3(2) and _exit(2).
+
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+
+use rustix::process::Pid;
+
+/// Flags of clone3(2) for the namespaces and options that crun-lite uses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CloneFlags(u64);
+
+impl CloneFlags {
+    /// A plain fork(2).
+    pub const NONE: Self = Self(0);
+    /// user_namespaces(7)
+    pub const NEWUSER: Self = Self(libc::CLONE_NEWUSER as u64);
+    /// mount_namespaces(7)
+    pub const NEWNS: Self = Self(libc::CLONE_NEWNS as u64);
+    /// pid_namespaces(7)
+    pub const NEWPID: Self = Self(libc::CLONE_NEWPID as u64);
+    /// uts_namespaces(7)
+    pub const NEWUTS: Self = Self(libc::CLONE_NEWUTS as u64);
+    /// ipc_namespaces(7)
+    pub const NEWIPC: Self = Self(libc::CLONE_NEWIPC as u64);
+    /// network_namespaces(7)
+    pub const NEWNET: Self = Self(libc::CLONE_NEWNET as u64);
+    /// cgroup_namespaces(7)
+    pub const NEWCGROUP: Self = Self(libc::CLONE_NEWCGROUP as u64);
+
+    /// These flags and, where `condition` holds, `other`.
+    #[must_use]
+    pub const fn with(self, other: Self, condition: bool) -> Self {
+        if condition {
+            Self(self.0 | other.0)
+        } else {
+            self
+        }
+    }
+}
+
+/// Which side of [`fork`] this is.
+#[derive(Debug)]
+pub enum Forked {
+    /// The new process.
+    Child,
+    /// The caller; the child is a zombie until it is waited for.
+    Parent(Child),
+}
+
+/// A child, as its parent holds it.
+#[derive(Debug)]
+pub struct Child {
+    /// Its number in the caller's PID namespace.
+    pub pid: Pid,
+    /// Refers to it for good, whatever becomes of its number (pidfd_open(2)).
+    pub pidfd: OwnedFd,
+}
+
+/// Forks with clone3(2): a copy-on-write child with exit signal `SIGCHLD`, in
+/// the new namespaces that `flags` names.
+///
+/// # Errors
+/// Those of clone3(2), and `EDEADLK` when the caller has other threads: their
+/// locks would stay locked in the child for ever.
+pub fn fork(flags: CloneFlags) -> io::Result<Forked> {
+    if !single_threaded() {
+        return Err(io::Error::from_raw_os_error(libc::EDEADLK));
+    }
+    let mut pidfd: RawFd = -1;
+    // SAFETY: clone_args is a struct of integers, for which zero is "not used".
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = flags.0 | libc::CLONE_PIDFD as u64;
+    args.pidfd = std::ptr::from_mut(&mut pidfd) as u64;
+    args.exit_signal = libc::SIGCHLD as u64;
+    // SAFETY: `args` and `pidfd` outlive the call and the size is that of
+    // `args`. Without CLONE_VM the child has a copy of the whole address space
+    // and goes on on its copy of this stack, and there is no other thread whose
+    // state could have been caught half-way (checked above).
+    let pid = unsafe {
+        libc::syscall(
+            libc::SYS_clone3,
+            &raw mut args,
+            size_of::<libc::clone_args>(),
+        )
+    };
+    match i32::try_from(pid) {
+        Ok(0) => Ok(Forked::Child),
+        Ok(pid) if pid > 0 => {
+            // SAFETY: the kernel has just put this descriptor here for us.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            let pid = Pid::from_raw(pid).ok_or_else(|| io::Error::from_raw_os_error(libc::EIO))?;
+            Ok(Forked::Parent(Child { pid, pidfd }))
+        }
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Ends the process at once: no destructor and no exit handler of the program
+/// that it was forked from runs.
+pub fn exit(code: u8) -> ! {
+    // SAFETY: _exit(2) has no precondition and does not return.
+    unsafe { libc::_exit(i32::from(code)) }
+}
+
+/// Whether this is the only thread. unshare(2) with `CLONE_THREAD` does nothing,
+/// but only for a process that has one: the kernel answers without a procfs.
+fn single_threaded() -> bool {
+    // SAFETY: integers only; with this flag alone nothing is unshared.
+    let result = unsafe { libc::unshare(libc::CLONE_THREAD) };
+    result == 0 || io::Error::last_os_error().raw_os_error() != Some(libc::EINVAL)
+}

@@ -1,0 +1,402 @@
+//! Batches of UDP datagrams: sendmmsg(2) with `UDP_SEGMENT` and recvmmsg(2)
+//! with `UDP_GRO` (udp(7)).
+
+// C constants and sizes in the integer types that the kernel's structures have.
+#![allow(clippy::cast_possible_truncation)]
+
+use std::io;
+use std::mem::size_of;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+// `linux/udp.h`; the libc crate does not have them for glibc.
+const UDP_SEGMENT: libc::c_int = 103;
+const UDP_GRO: libc::c_int = 104;
+
+/// Room for one control message with an int, aligned as `cmsghdr` is.
+type Control = [u64; 4];
+
+/// One datagram, or several of `segment` bytes in one piece.
+#[derive(Debug, Clone, Copy)]
+pub struct Outgoing<'a> {
+    /// Destination.
+    pub to: SocketAddr,
+    /// Payload.
+    pub payload: &'a [u8],
+    /// Payload bytes per datagram (the last may be shorter); 0 for one datagram.
+    pub segment: u16,
+}
+
+/// Most messages that one [`send`] takes.
+pub const SEND_BATCH: usize = 32;
+
+fn encode(address: SocketAddr, storage: &mut libc::sockaddr_storage) -> libc::socklen_t {
+    match address {
+        SocketAddr::V4(v4) => {
+            let raw = libc::sockaddr_in {
+                sin_family: libc::AF_INET as libc::sa_family_t,
+                sin_port: v4.port().to_be(),
+                sin_addr: libc::in_addr {
+                    s_addr: u32::from_ne_bytes(v4.ip().octets()),
+                },
+                sin_zero: [0; 8],
+            };
+            // SAFETY: sockaddr_storage is large enough and aligned for every sockaddr type.
+            unsafe {
+                std::ptr::from_mut(storage)
+                    .cast::<libc::sockaddr_in>()
+                    .write(raw)
+            };
+            size_of::<libc::sockaddr_in>() as libc::socklen_t
+        }
+        SocketAddr::V6(v6) => {
+            let raw = libc::sockaddr_in6 {
+                sin6_family: libc::AF_INET6 as libc::sa_family_t,
+                sin6_port: v6.port().to_be(),
+                sin6_flowinfo: v6.flowinfo(),
+                sin6_addr: libc::in6_addr {
+                    s6_addr: v6.ip().octets(),
+                },
+                sin6_scope_id: v6.scope_id(),
+            };
+            // SAFETY: as above.
+            unsafe {
+                std::ptr::from_mut(storage)
+                    .cast::<libc::sockaddr_in6>()
+                    .write(raw)
+            };
+            size_of::<libc::sockaddr_in6>() as libc::socklen_t
+        }
+    }
+}
+
+fn decode(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
+    match libc::c_int::from(storage.ss_family) {
+        libc::AF_INET => {
+            // SAFETY: the family says that the kernel wrote a sockaddr_in.
+            let raw = unsafe {
+                std::ptr::from_ref(storage)
+                    .cast::<libc::sockaddr_in>()
+                    .read()
+            };
+            let ip = Ipv4Addr::from(raw.sin_addr.s_addr.to_ne_bytes());
+            Some(SocketAddr::from((ip, u16::from_be(raw.sin_port))))
+        }
+        libc::AF_INET6 => {
+            // SAFETY: the family says that the kernel wrote a sockaddr_in6.
+            let raw = unsafe {
+                std::ptr::from_ref(storage)
+                    .cast::<libc::sockaddr_in6>()
+                    .read()
+            };
+            let ip = Ipv6Addr::from(raw.sin6_addr.s6_addr);
+            let port = u16::from_be(raw.sin6_port);
+            Some(SocketAddrV6::new(ip, port, raw.sin6_flowinfo, raw.sin6_scope_id).into())
+        }
+        _ => None,
+    }
+}
+
+/// Sends up to [`SEND_BATCH`] messages in order, without waiting; returns how
+/// many were taken. An error is about the first message.
+///
+/// # Errors
+/// As sendmmsg(2).
+pub fn send(fd: BorrowedFd<'_>, messages: &[Outgoing<'_>]) -> io::Result<usize> {
+    if let [
+        Outgoing {
+            to,
+            payload,
+            segment: 0,
+        },
+    ] = messages
+    {
+        return send_one(fd, *to, payload).map(|()| 1);
+    }
+    let count = messages.len().min(SEND_BATCH);
+    // SAFETY: these are plain old data for which all zeroes is a valid value.
+    let mut addresses: [libc::sockaddr_storage; SEND_BATCH] = unsafe { std::mem::zeroed() };
+    // SAFETY: as above.
+    let mut vectors: [libc::iovec; SEND_BATCH] = unsafe { std::mem::zeroed() };
+    // SAFETY: as above.
+    let mut headers: [libc::mmsghdr; SEND_BATCH] = unsafe { std::mem::zeroed() };
+    let mut controls: [Control; SEND_BATCH] = [[0; 4]; SEND_BATCH];
+    for (i, message) in messages.iter().take(count).enumerate() {
+        let header = &mut headers[i].msg_hdr;
+        header.msg_namelen = encode(message.to, &mut addresses[i]);
+        header.msg_name = std::ptr::from_mut(&mut addresses[i]).cast();
+        // sendmmsg(2) only reads through iov_base.
+        vectors[i].iov_base = message.payload.as_ptr().cast_mut().cast();
+        vectors[i].iov_len = message.payload.len();
+        header.msg_iov = &raw mut vectors[i];
+        header.msg_iovlen = 1;
+        if message.segment != 0 {
+            header.msg_control = std::ptr::from_mut(&mut controls[i]).cast();
+            // SAFETY: CMSG_SPACE only computes.
+            header.msg_controllen = unsafe { libc::CMSG_SPACE(size_of::<u16>() as u32) } as _;
+            // SAFETY: msg_control points to 32 aligned bytes, of which CMSG_SPACE(2) = 24 are
+            // announced, so CMSG_FIRSTHDR is not null and header and data lie within them.
+            unsafe {
+                let control = libc::CMSG_FIRSTHDR(header);
+                (*control).cmsg_level = libc::SOL_UDP;
+                (*control).cmsg_type = UDP_SEGMENT;
+                (*control).cmsg_len = libc::CMSG_LEN(size_of::<u16>() as u32) as _;
+                libc::CMSG_DATA(control)
+                    .cast::<u16>()
+                    .write_unaligned(message.segment);
+            }
+        }
+    }
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: the first `count` headers point to live addresses, vectors, payloads and control
+    // buffers, none of which moves before the call returns.
+    let sent = unsafe {
+        libc::sendmmsg(
+            fd.as_raw_fd(),
+            headers.as_mut_ptr(),
+            count as libc::c_uint,
+            flags as _,
+        )
+    };
+    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+}
+
+fn send_one(fd: BorrowedFd<'_>, to: SocketAddr, payload: &[u8]) -> io::Result<()> {
+    // SAFETY: plain old data for which all zeroes is a valid value.
+    let mut address: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
+    let len = encode(to, &mut address);
+    // SAFETY: payload and address are live and of the lengths given.
+    let sent = unsafe {
+        libc::sendto(
+            fd.as_raw_fd(),
+            payload.as_ptr().cast(),
+            payload.len(),
+            libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
+            std::ptr::from_ref(&address).cast(),
+            len,
+        )
+    };
+    if sent < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// `UDP_GRO`: lets the kernel hand over several datagrams of one sender in one piece.
+///
+/// # Errors
+/// As setsockopt(2).
+pub fn enable_gro(fd: BorrowedFd<'_>) -> io::Result<()> {
+    set_option(fd, libc::SOL_UDP, UDP_GRO)
+}
+
+/// `IP_RECVERR` or `IPV6_RECVERR`: queues the errors of datagrams sent (ip(7)).
+///
+/// # Errors
+/// As setsockopt(2).
+pub fn enable_errors(fd: BorrowedFd<'_>, v4: bool) -> io::Result<()> {
+    if v4 {
+        set_option(fd, libc::SOL_IP, libc::IP_RECVERR)
+    } else {
+        set_option(fd, libc::SOL_IPV6, libc::IPV6_RECVERR)
+    }
+}
+
+/// Takes one queued error: where the datagram went, and what became of it.
+///
+/// # Errors
+/// As recvmsg(2); EAGAIN when there is none.
+pub fn receive_error(fd: BorrowedFd<'_>) -> io::Result<Option<(SocketAddr, io::Error)>> {
+    // SAFETY: these are plain old data for which all zeroes is a valid value.
+    let (mut address, mut header) = unsafe {
+        (
+            std::mem::zeroed::<libc::sockaddr_storage>(),
+            std::mem::zeroed::<libc::msghdr>(),
+        )
+    };
+    let mut control = [0_u64; 32];
+    header.msg_name = std::ptr::from_mut(&mut address).cast();
+    header.msg_namelen = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+    header.msg_control = control.as_mut_ptr().cast();
+    header.msg_controllen = size_of_val(&control) as _;
+    let flags = libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT;
+    // SAFETY: the header points to live buffers of the lengths given.
+    if unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut header, flags) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let error = find_control(&header, |level, kind, data| {
+        matches!(
+            (level, kind),
+            (libc::SOL_IP, libc::IP_RECVERR) | (libc::SOL_IPV6, libc::IPV6_RECVERR)
+        )
+        // SAFETY: this control message carries a struct sock_extended_err.
+        .then(|| unsafe { data.cast::<libc::sock_extended_err>().read_unaligned() }.ee_errno)
+    });
+    let errno = error.and_then(|errno| i32::try_from(errno).ok());
+    Ok(decode(&address).zip(errno.map(io::Error::from_raw_os_error)))
+}
+
+fn set_option(fd: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the option value is a live int of the length given.
+    let result = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            level,
+            option,
+            std::ptr::from_ref(&on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// Most messages that one [`Inbox::receive`] takes.
+pub const RECEIVE_BATCH: usize = 32;
+const SLOT: usize = 1 << 16;
+
+/// Buffers for a batch of datagrams, made once.
+///
+/// The headers point into the other fields, whose heap memory never moves and
+/// is touched by nobody else while the kernel has it.
+pub struct Inbox {
+    bytes: Vec<u8>,
+    addresses: Vec<libc::sockaddr_storage>,
+    _controls: Vec<Control>,
+    _vectors: Vec<libc::iovec>,
+    headers: Vec<libc::mmsghdr>,
+    received: usize,
+}
+
+impl std::fmt::Debug for Inbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inbox")
+            .field("received", &self.received)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A datagram, or several of `segment` bytes in one piece.
+#[derive(Debug, Clone, Copy)]
+pub struct Incoming<'a> {
+    /// Who sent it.
+    pub from: SocketAddr,
+    /// Payload.
+    pub payload: &'a [u8],
+    /// Payload bytes per datagram (the last may be shorter); 0 for one datagram.
+    pub segment: u16,
+}
+
+impl Default for Inbox {
+    fn default() -> Self {
+        let mut bytes = vec![0; RECEIVE_BATCH * SLOT];
+        // SAFETY: these are plain old data for which all zeroes is a valid value.
+        let (address, vector, header) = unsafe {
+            (
+                std::mem::zeroed::<libc::sockaddr_storage>(),
+                std::mem::zeroed::<libc::iovec>(),
+                std::mem::zeroed::<libc::mmsghdr>(),
+            )
+        };
+        let mut addresses = vec![address; RECEIVE_BATCH];
+        let mut controls = vec![[0; 4]; RECEIVE_BATCH];
+        let mut vectors = vec![vector; RECEIVE_BATCH];
+        let mut headers = vec![header; RECEIVE_BATCH];
+        for (i, slot) in bytes.chunks_exact_mut(SLOT).enumerate() {
+            vectors[i].iov_base = slot.as_mut_ptr().cast();
+            vectors[i].iov_len = slot.len();
+            let header = &mut headers[i].msg_hdr;
+            header.msg_name = std::ptr::from_mut(&mut addresses[i]).cast();
+            header.msg_iov = &raw mut vectors[i];
+            header.msg_iovlen = 1;
+            header.msg_control = std::ptr::from_mut::<Control>(&mut controls[i]).cast();
+        }
+        Self {
+            bytes,
+            addresses,
+            _controls: controls,
+            _vectors: vectors,
+            headers,
+            received: RECEIVE_BATCH,
+        }
+    }
+}
+
+impl Inbox {
+    /// Takes what is there, up to [`RECEIVE_BATCH`] messages, without waiting;
+    /// returns how many (fewer than that: there was no more).
+    ///
+    /// # Errors
+    /// As recvmmsg(2); EAGAIN when there is nothing.
+    pub fn receive(&mut self, fd: BorrowedFd<'_>) -> io::Result<usize> {
+        // The kernel has overwritten the lengths of those that it used.
+        for header in self.headers.iter_mut().take(self.received) {
+            header.msg_hdr.msg_namelen = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+            header.msg_hdr.msg_controllen = size_of::<Control>() as _;
+        }
+        self.received = 0;
+        // SAFETY: every header points to buffers of the lengths given, which this object owns
+        // and which do not move; a null time-out is allowed.
+        let count = unsafe {
+            libc::recvmmsg(
+                fd.as_raw_fd(),
+                self.headers.as_mut_ptr(),
+                RECEIVE_BATCH as libc::c_uint,
+                libc::MSG_DONTWAIT as _,
+                std::ptr::null_mut(),
+            )
+        };
+        self.received = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
+        Ok(self.received)
+    }
+
+    /// What the last [`Inbox::receive`] took.
+    pub fn messages(&self) -> impl Iterator<Item = Incoming<'_>> {
+        let slots = self.bytes.chunks_exact(SLOT).zip(&self.addresses);
+        self.headers
+            .iter()
+            .take(self.received)
+            .zip(slots)
+            .map(|(header, (slot, address))| Incoming {
+                // An address of no known family can not be answered; it matches no flow.
+                from: decode(address).unwrap_or_else(|| (Ipv4Addr::UNSPECIFIED, 0).into()),
+                payload: slot.get(..header.msg_len as usize).unwrap_or_default(),
+                segment: gro_segment(&header.msg_hdr),
+            })
+    }
+}
+
+/// The `UDP_GRO` control message of a received header, 0 when there is none.
+fn gro_segment(header: &libc::msghdr) -> u16 {
+    let size = find_control(header, |level, kind, data| {
+        (level == libc::SOL_UDP && kind == UDP_GRO)
+            // SAFETY: this control message carries an int.
+            .then(|| unsafe { data.cast::<libc::c_int>().read_unaligned() })
+    });
+    size.and_then(|size| u16::try_from(size).ok()).unwrap_or(0)
+}
+
+/// The first control message (level, type, data) that `pick` takes.
+fn find_control<T>(
+    header: &libc::msghdr,
+    pick: impl Fn(libc::c_int, libc::c_int, *const libc::c_uchar) -> Option<T>,
+) -> Option<T> {
+    // SAFETY: msg_control and msg_controllen describe a live buffer that the kernel filled in;
+    // the CMSG macros stay within it.
+    unsafe {
+        let mut control = libc::CMSG_FIRSTHDR(header);
+        while !control.is_null() {
+            let data = libc::CMSG_DATA(control);
+            if let Some(found) = pick((*control).cmsg_level, (*control).cmsg_type, data) {
+                return Some(found);
+            }
+            control = libc::CMSG_NXTHDR(header, control);
+        }
+    }
+    None
+}
