@@ -38,7 +38,7 @@ use smoltcp::wire::{TcpPacket, TcpSeqNumber};
 
 use engine::Endpoint;
 pub(crate) use engine::Engine;
-use segment::{bare_ack, opens_window, split_fin, syn_to_hold};
+use segment::{bare_ack, split_fin, syn_to_hold, with_odd_window};
 
 use crate::flow::{Flow, FlowId, FlowKey, Protocol};
 use crate::host::{Close, Host, HostError, Io, Readiness};
@@ -93,11 +93,11 @@ struct Relay {
     host_shut: bool,
     /// When the container was last heard.
     last_heard: Instant,
-    /// What the container's last segment without data acknowledged.
-    last_ack: Option<TcpSeqNumber>,
+    /// The window last shown to an endpoint that has no more use for one.
+    odd_window: u16,
     /// The container's latest acknowledgement since it shut its window, until
-    /// its window is open and a timer runs; see [`Stack::tcp_pump`].
-    shut_window: Option<Box<[u8]>>,
+    /// one with a window has taken effect; see [`Stack::tcp_pump`].
+    shut_window: Option<(TcpSeqNumber, Box<[u8]>)>,
     /// Since when the container owes an answer.
     waiting_since: Option<Instant>,
     /// Since when an idle flow is probed.
@@ -133,7 +133,7 @@ impl Relay {
             draining: false,
             host_shut: false,
             last_heard: now,
-            last_ack: None,
+            odd_window: 0,
             shut_window: None,
             waiting_since: None,
             probing_since: None,
@@ -231,23 +231,28 @@ impl Stack {
             }
             Phase::Open(endpoint) => {
                 relay.last_heard = now;
-                // The third repeated acknowledgement makes smoltcp 0.14 forget a
-                // FIN that is all there is to send again.
-                let repeats = segment.segment_len() == 0
-                    && !segment.rst()
-                    && relay.last_ack.replace(segment.ack_number()) == Some(segment.ack_number());
-                if repeats && endpoint.owes_only_fin() {
-                    return self.tcp_pump(now, id, host);
-                }
-                if segment.window_len() == 0 || relay.shut_window.is_some() {
-                    relay.shut_window = bare_ack(packet);
-                }
+                let outstanding = endpoint.to_container();
                 if let Some((data, fin)) = split_fin(packet) {
                     self.engine.segment(endpoint, now, &data, &self.link, host);
                     self.engine.segment(endpoint, now, &fin, &self.link, host);
+                } else if segment.segment_len() == 0
+                    && endpoint.owes_only_fin()
+                    && let Some(ack) = with_odd_window(packet, &mut relay.odd_window)
+                {
+                    self.engine.segment(endpoint, now, &ack, &self.link, host);
                 } else {
                     self.engine
                         .segment(endpoint, now, packet.whole, &self.link, host);
+                }
+                let progress = endpoint.to_container() < outstanding;
+                if progress && segment.window_len() > 0 {
+                    relay.shut_window = None;
+                } else if match &relay.shut_window {
+                    // Not one that was overtaken on its way.
+                    Some((latest, _)) => segment.ack_number() >= *latest,
+                    None => segment.window_len() == 0,
+                } {
+                    relay.shut_window = bare_ack(packet).map(|ack| (segment.ack_number(), ack));
                 }
                 self.tcp_pump(now, id, host);
             }
@@ -499,29 +504,39 @@ impl Stack {
         }
         let owes = endpoint.to_container() > 0 || !endpoint.is_established();
         match (owes, relay.waiting_since) {
-            (true, None) => relay.waiting_since = Some(now),
+            (true, None) => {
+                relay.waiting_since = Some(now);
+                // smoltcp's probes would say nothing true while data is outstanding.
+                relay.probing_since = None;
+                endpoint.set_keep_alive(None);
+            }
             (false, Some(_)) => relay.waiting_since = None,
             _ => {}
         }
         let mut engine_deadline = self.engine.deadline(endpoint, now);
-        if let Some(ack) = &relay.shut_window
+        if engine_deadline.is_none()
             && endpoint.to_container() > 0
+            && let Some((_, ack)) = &relay.shut_window
         {
             // A shut window can leave smoltcp 0.14 with unacknowledged data and no
             // timer: when it opens, and when a retransmission meets it shut. The
-            // same acknowledgement once more starts its probe timer, three times
-            // its fast retransmission.
-            for _ in 0..3 {
-                if engine_deadline.is_none() {
-                    self.engine.segment(endpoint, now, ack, &self.link, host);
-                    engine_deadline = self.engine.deadline(endpoint, now);
+            // same acknowledgement once more starts its probe timer; three
+            // repetitions, its fast retransmission. They are counted anew after
+            // one with another window.
+            let odd = ipv4::parse(ack)
+                .ok()
+                .and_then(|packet| with_odd_window(&packet, &mut relay.odd_window));
+            if let Some(odd) = odd {
+                self.engine.segment(endpoint, now, &odd, &self.link, host);
+            }
+            for _ in 0..4 {
+                self.engine.segment(endpoint, now, ack, &self.link, host);
+                if self.engine.deadline(endpoint, now).is_some() {
+                    break;
                 }
             }
             self.engine.egress(endpoint, now, &self.link, host);
             engine_deadline = self.engine.deadline(endpoint, now);
-        }
-        if engine_deadline.is_some() && relay.shut_window.as_deref().is_some_and(opens_window) {
-            relay.shut_window = None;
         }
         let mut deadline = relay.liveness_deadline(endpoint.is_established());
         if let Some(at) = engine_deadline {

@@ -277,6 +277,14 @@ pub(super) fn intact_tcp(frame: &[u8]) -> Option<TcpSeen> {
     }
 }
 
+/// Changes the window that a TCP segment offers.
+pub(super) fn set_window(frame: &mut [u8], window: u16) {
+    let (source, destination) = (address_at(frame, 26), address_at(frame, 30));
+    let segment = &mut frame[ETHERNET + 20..];
+    segment[14..16].copy_from_slice(&window.to_be_bytes());
+    fill_checksum(segment, source, destination, TCP);
+}
+
 /// A TCP segment with data and a FIN as two: the data, then the FIN.
 pub(super) fn split_fin(frame: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
     const SEGMENT: usize = ETHERNET + 20;

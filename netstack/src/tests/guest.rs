@@ -30,9 +30,12 @@ pub(super) struct Guest {
     iface: Interface,
     sockets: SocketSet<'static>,
     wire: Wire,
+    arrived: VecDeque<Vec<u8>>,
     next_port: u16,
-    /// What each port was last acknowledged.
-    acks: HashMap<u16, u32>,
+    /// The window last shown to a socket that has no more use for one.
+    odd_window: u16,
+    /// The last acknowledgement that each port was sent.
+    last_ack: HashMap<u16, Vec<u8>>,
 }
 
 impl Guest {
@@ -51,8 +54,10 @@ impl Guest {
             iface,
             sockets: SocketSet::new(Vec::new()),
             wire,
+            arrived: VecDeque::new(),
             next_port: FIRST_PORT,
-            acks: HashMap::new(),
+            odd_window: 0,
+            last_ack: HashMap::new(),
         }
     }
 
@@ -92,6 +97,16 @@ impl Guest {
 
     pub(super) fn state(&self, handle: SocketHandle) -> State {
         self.sockets.get::<Socket<'_>>(handle).state()
+    }
+
+    /// Data or a FIN of this socket is not acknowledged.
+    pub(super) fn owes(&self, handle: SocketHandle) -> bool {
+        let socket = self.sockets.get::<Socket<'_>>(handle);
+        let fin = matches!(
+            socket.state(),
+            State::FinWait1 | State::Closing | State::LastAck
+        );
+        fin || socket.send_queue() > 0
     }
 
     pub(super) fn port(&self, handle: SocketHandle) -> u16 {
@@ -136,26 +151,36 @@ impl Guest {
 
     /// A frame for the container.
     pub(super) fn receive(&mut self, frame: Vec<u8>) {
-        if self.repeats_ack(&frame) {
-            return;
+        self.arrived.push_back(frame);
+    }
+
+    /// Gives smoltcp a frame, around what it does and no kernel would.
+    fn accept(&mut self, mut frame: Vec<u8>) {
+        if let Some(segment) = frames::intact_tcp(&frame)
+            && segment.flags == frames::ACK
+            && segment.payload.is_empty()
+        {
+            self.last_ack.insert(segment.to.port(), frame.clone());
         }
-        // smoltcp 0.14 takes a FIN even where it cuts off data before it that is
-        // beyond its window; a kernel does not.
+        if self.acknowledges_fin(&frame) {
+            // A window that changes makes it no repetition.
+            self.odd_window = self.odd_window % 2 + 1;
+            frames::set_window(&mut frame, self.odd_window);
+        }
+        // A FIN is taken even where data before it is cut off at the window.
         match frames::split_fin(&frame) {
             Some((data, fin)) => self.wire.incoming.extend([data, fin]),
             None => self.wire.incoming.push_back(frame),
         }
     }
 
-    /// Whether this is a bare acknowledgement heard before by a socket that has
-    /// but its FIN outstanding: the third of them makes smoltcp 0.14 forget the
+    /// Whether this is a bare acknowledgement for a socket that has but its FIN
+    /// outstanding: the third that repeats itself makes smoltcp 0.14 forget the
     /// FIN, which no kernel does.
-    fn repeats_ack(&mut self, frame: &[u8]) -> bool {
+    fn acknowledges_fin(&self, frame: &[u8]) -> bool {
         let Some(segment) = frames::intact_tcp(frame) else {
             return false;
         };
-        let bare = segment.flags == frames::ACK && segment.payload.is_empty();
-        let last = self.acks.insert(segment.to.port(), segment.ack);
         let only_fin = self.sockets.iter().any(|(_, socket)| match socket {
             smoltcp::socket::Socket::Tcp(tcp) => {
                 tcp.local_endpoint()
@@ -167,14 +192,44 @@ impl Guest {
                     && tcp.send_queue() == 0
             }
         });
-        bare && only_fin && last == Some(segment.ack)
+        segment.flags == frames::ACK && segment.payload.is_empty() && only_fin
     }
 
     /// Runs the interface; frames that it sends, with the size of the segments
     /// that a super-segment is to be cut into.
     pub(super) fn poll(&mut self, now: Instant) -> Vec<(Vec<u8>, Option<u16>)> {
+        while let Some(frame) = self.arrived.pop_front() {
+            self.accept(frame);
+            self.iface.poll(now, &mut self.wire, &mut self.sockets);
+        }
         self.iface.poll(now, &mut self.wire, &mut self.sockets);
+        self.restart_timers(now);
         self.wire.outgoing.drain(..).collect()
+    }
+
+    /// A window that was shut over data in flight leaves smoltcp without a timer:
+    /// the last acknowledgement, three times more, makes it send again.
+    fn restart_timers(&mut self, now: Instant) {
+        if self.iface.poll_at(now, &self.sockets).is_some() {
+            return;
+        }
+        let stalled: Vec<u16> = self
+            .sockets
+            .iter()
+            .filter_map(|(_, socket)| match socket {
+                smoltcp::socket::Socket::Tcp(tcp) if tcp.send_queue() > 0 => tcp.local_endpoint(),
+                smoltcp::socket::Socket::Tcp(_) => None,
+            })
+            .map(|at| at.port)
+            .collect();
+        for port in stalled {
+            if let Some(frame) = self.last_ack.get(&port).cloned() {
+                for _ in 0..3 {
+                    self.wire.incoming.push_back(frame.clone());
+                }
+                self.iface.poll(now, &mut self.wire, &mut self.sockets);
+            }
+        }
     }
 
     pub(super) fn poll_at(&mut self, now: Instant) -> Option<Instant> {

@@ -199,6 +199,11 @@ pub(super) struct Weather {
 }
 
 impl Weather {
+    /// Frames do not all arrive in order.
+    pub(super) fn is_bad(&self) -> bool {
+        self.lose > 0 || self.corrupt > 0 || self.reorder > 0
+    }
+
     /// The frames that come out for one that goes in, each with its delay in
     /// microseconds.
     pub(super) fn pass(&self, rng: &mut Rng, frame: Vec<u8>) -> Vec<(i64, Vec<u8>)> {
