@@ -471,16 +471,17 @@ impl Stack {
                     budget_left = budget_left.saturating_sub(n.max(1));
                 }
                 Some(Io::WouldBlock) => relay.host_readable = false,
-                Some(Io::Closed) => {
-                    relay.host_finished = true;
-                    endpoint.close();
-                }
+                Some(Io::Closed) => relay.host_finished = true,
                 Some(Io::Failed(_)) => {
                     failed = true;
                     break;
                 }
                 None => break,
             }
+        }
+        // In LAST-ACK smoltcp 0.14 is deaf to window updates: no data may be left then.
+        if relay.host_finished && (endpoint.to_container() == 0 || !relay.container_finished) {
+            endpoint.close();
         }
         self.engine.egress(endpoint, now, &self.link, host);
         if failed {

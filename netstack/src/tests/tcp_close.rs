@@ -201,6 +201,30 @@ fn host_breaks_with_data_pending() {
     w.assert_works();
 }
 
+/// The container ends first, the host answers and ends, and the container reads
+/// slowly: each time that its window opens it is filled at once.
+#[test]
+fn window_opens_after_both_have_ended() {
+    let mut w = World::plain();
+    let pair = w.connect_with(remote(1, 80), 8192);
+    w.guest.tcp(pair.guest).close();
+    w.run(Duration::from_millis(5));
+    let data = pattern(2, 200_000);
+    assert_eq!(w.host.far_write(pair.flow, &data), data.len());
+    w.host.far_close(pair.flow);
+    let mut got = Vec::new();
+    for _ in 0..60 {
+        w.run(Duration::from_millis(100));
+        match w.guest.read(pair.guest) {
+            Read::Data(more) => got.extend(more),
+            Read::End => break,
+            other => panic!("{other:?} after {} bytes", got.len()),
+        }
+    }
+    assert!(got == data, "{} bytes in 6 s", got.len());
+    assert_orderly(&mut w, pair);
+}
+
 /// A FIN behind data that goes beyond our window is no end of what was cut off.
 #[test]
 fn fin_beyond_the_window() {
