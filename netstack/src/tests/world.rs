@@ -11,7 +11,7 @@ use super::frames::{self, ACK, Ip, Seen, Segment, TcpSeen};
 use super::guest::{FIRST_PORT, Guest, Read, remote};
 use super::host::{Closed, Event, FakeHost, Socket};
 use super::shim::{self, Rng, Weather};
-use crate::{Close, Config, FlowId, Limits, LinkConfig, Policy, Protocol, Stack};
+use crate::{Close, Config, FlowId, HostError, Limits, LinkConfig, Policy, Protocol, Stack};
 
 /// Where the DNS forwarder's queries go, in order.
 pub(super) const RESOLVERS: [&str; 2] = ["192.0.2.53:53", "192.0.2.54:53"];
@@ -195,6 +195,13 @@ impl World {
     ) {
         self.stack
             .datagram(self.now, flow, from, payload, segment, &mut self.host);
+        self.after_call();
+        self.carry_down(true);
+    }
+
+    /// An ICMP error arrives for a datagram that a socket of the host has sent.
+    pub(super) fn datagram_failed(&mut self, flow: FlowId, to: SocketAddr, error: HostError) {
+        self.stack.datagram_failed(flow, to, error, &mut self.host);
         self.after_call();
         self.carry_down(true);
     }
