@@ -1,7 +1,7 @@
 //! Whom a container reaches: the outside world, and nothing of the host unless an
 //! option says so.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use crate::util::host::{HOST_ADDRESS, METADATA_ADDRESS, WORLD_ADDRESS};
 use crate::util::servers::{TcpServer, UdpServer};
@@ -26,6 +26,8 @@ impl Servers {
             &[Side::Host]
         };
         // As an ordinary user the machine's own loopback is all there is.
+        // A datagram socket of all addresses answers from the first of them, so
+        // the second of the world has one of its own, with the same port.
         let address = |side| {
             if host.is_own() || side == Side::World {
                 any
@@ -33,15 +35,28 @@ impl Servers {
                 Ipv4Addr::LOCALHOST
             }
         };
+        let udp_address = |side| {
+            if side == Side::World {
+                WORLD_ADDRESS
+            } else {
+                address(side)
+            }
+        };
+        let mut udp: Vec<_> = sides
+            .iter()
+            .map(|&side| (side, UdpServer::echo(host, side, udp_address(side))))
+            .collect();
+        if let Some((side, server)) = udp.iter().find(|entry| entry.0 == Side::World) {
+            let second = SocketAddr::from((METADATA_ADDRESS, server.port()));
+            let second = UdpServer::start_at(host, *side, second, |data| Some(data.to_vec()));
+            udp.push((Side::World, second));
+        }
         Self {
             tcp: sides
                 .iter()
                 .map(|&side| (side, TcpServer::echo(host, side, address(side))))
                 .collect(),
-            udp: sides
-                .iter()
-                .map(|&side| (side, UdpServer::echo(host, side, address(side))))
-                .collect(),
+            udp,
         }
     }
 
@@ -76,10 +91,9 @@ impl Servers {
             tcp,
             self.udp
                 .iter()
-                .find(|entry| entry.0 == side)
-                .unwrap()
-                .1
-                .received(host, side),
+                .filter(|entry| entry.0 == side)
+                .map(|entry| entry.1.received(host, side))
+                .sum(),
         )
     }
 }
