@@ -15,6 +15,7 @@ mod world;
 
 mod dns;
 mod hostile;
+mod hostile_tcp;
 mod icmp;
 mod limits;
 mod link;
