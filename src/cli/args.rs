@@ -147,6 +147,10 @@ pub(super) struct RunArgs {
     /// begins with /, ./ or ../; OPTIONS are ro, rw, bind, rbind, z, Z [default: rw]
     #[arg(short, long, value_name = "SRC:DST[:OPTIONS]", help_heading = "Files")]
     pub volume: Vec<OsString>,
+    #[allow(
+        rustdoc::broken_intra_doc_links,
+        reason = "the help text of an option, not a link"
+    )]
     /// The same in words: type=bind,src=PATH,dst=PATH[,ro[=BOOL]] or
     /// type=tmpfs,dst=PATH[,tmpfs-size=BYTES[k|m|g]][,tmpfs-mode=OCTAL][,ro]
     #[arg(long, value_name = "type=TYPE,KEY=VALUE,...", help_heading = "Files")]

@@ -3,7 +3,7 @@
 //! # Theory of operation
 //! Two processes of one program. The *parent* is `crun-lite run` in the host's
 //! namespaces: one thread, one event loop. *Init* is PID 1 of the container.
-//! [`spawn`] clones init into the new namespaces, writes its id maps and waits
+//! [`spawn()`] clones init into the new namespaces, writes its id maps and waits
 //! until it has carried out every step of the plan but the last. The result is a
 //! [`Prepared`] container: complete, but with no command in it. The caller takes
 //! the network link out of it, gets its packet loop ready, and then has a

@@ -370,7 +370,7 @@ pub fn covers(map: &[IdMapEntry], id: u32) -> bool {
     })
 }
 
-/// Whether setgroups(2) will work behind `gid_map` once written by [`write`].
+/// Whether setgroups(2) will work behind `gid_map` once written by [`write()`].
 pub fn setgroups_allowed(gid_map: &[IdMapEntry]) -> bool {
     let own = rustix::process::getegid().as_raw();
     may_map_anything() || !matches!(gid_map, [entry] if entry.host == own && entry.size == 1)
