@@ -1,4 +1,4 @@
-//! The process model through the library, without a root file system: the test
+//! The process model through the library, mostly without a root file system: the test
 //! program runs itself as a small `crun-lite run`, and looks at it from outside.
 #![allow(
     clippy::unwrap_used,
@@ -113,16 +113,26 @@ fn runtime(args: Vec<String>) -> Result<u8, Error> {
         },
         Step::Network { link: true },
     ];
-    if tty {
-        steps.push(Step::Dev {
-            target: "/dev".into(),
-            console: true,
-        });
-    }
     steps.push(Step::Sysctl {
         key: "net.ipv4.ip_forward".into(),
         value: "1".into(),
     });
+    if tty {
+        // A terminal belongs to a /dev of its own, and that to a root.
+        steps.extend([
+            Step::PrivateMounts,
+            Step::RootBind {
+                source: "/".into(),
+                read_only: false,
+                nosuid: true,
+            },
+            Step::Dev {
+                target: "/dev".into(),
+                console: true,
+            },
+            Step::PivotRoot,
+        ]);
+    }
     steps.push(Step::Exec(Box::new(exec)));
     let plan = Plan {
         namespaces,
