@@ -196,12 +196,16 @@ impl Traces {
             stat(*pid).is_some_and(|(state, _, started)| state != 'Z' && started <= self.taken)
         };
         for pid in pids().into_iter().filter(earlier) {
-            let held = namespaces_of(pid)
-                .into_iter()
-                .chain(namespaces_in(format!("/proc/{pid}/fd")));
-            let held: BTreeSet<_> = held
-                .filter(|namespace| self.namespaces.contains(namespace))
-                .collect();
+            let known = |names: BTreeSet<String>| -> BTreeSet<String> {
+                names.intersection(&self.namespaces).cloned().collect()
+            };
+            let mut held = known(namespaces_in(format!("/proc/{pid}/fd")));
+            // What is left of a run is in all of its namespaces. A process that
+            // has moved since into one with a number used again is in one.
+            let inside = known(namespaces_of(pid));
+            if inside.len() > 1 {
+                held.extend(inside);
+            }
             if !held.is_empty() {
                 left.push(format!("{held:?} by {pid} {:?}", command_line(pid)));
             }
