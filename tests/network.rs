@@ -322,7 +322,8 @@ except ConnectionRefusedError:
             .stdin_open()
             .spawn();
         run.expect("bye\n");
-        let data = b"still here\n".repeat(100_000);
+        // More than fits between: it is still on its way when the command has ended.
+        let data = b"still here\n".repeat(300_000);
         run.write(&data);
         run.close_stdin();
         let (whole, rest) = receive

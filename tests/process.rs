@@ -113,10 +113,6 @@ fn runtime(args: Vec<String>) -> Result<u8, Error> {
         },
         Step::Network { link: true },
     ];
-    steps.push(Step::Sysctl {
-        key: "net.ipv4.ip_forward".into(),
-        value: "1".into(),
-    });
     if tty {
         // A terminal belongs to a /dev of its own, and that to a root.
         steps.extend([
@@ -407,7 +403,6 @@ fn the_command_starts_clean() {
         // 3 is the directory that ls itself reads.
         assert_eq!(run(options, &["ls", "/proc/self/fd"]).out, "0\n1\n2\n3\n");
         assert_eq!(run(options, &["hostname"]).out, "container\n");
-        assert_eq!(sh(options, "cat /proc/sys/net/ipv4/ip_forward").out, "1\n");
         let env = run(options, &["env"]).out;
         assert!(
             env.contains("HOME=/root\n") && env.lines().count() == 2,

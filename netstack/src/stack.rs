@@ -14,7 +14,7 @@ use crate::ipv4;
 use crate::link::Link;
 use crate::policy::{Addresses, Verdict};
 use crate::stats::Stats;
-use crate::tcp::Engine;
+use crate::tcp::{Engine, TcpFlow};
 
 /// The NAT of one container. See the crate's documentation for its contract.
 #[derive(Debug)]
@@ -75,6 +75,12 @@ impl Stack {
     /// Flows at present, all protocols (a UDP socket counts as one, too).
     pub fn flow_count(&self) -> usize {
         self.flows.len()
+    }
+
+    /// Whether a connection of the container still has something on its way to
+    /// the host, or has not ended its direction. Walks all flows.
+    pub fn is_sending(&self) -> bool {
+        self.flows.tcp().any(TcpFlow::is_sending)
     }
 
     /// Replaces the resolvers of the DNS forwarder.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crun_lite_rootfs::{Entry, HostProbe};
 use mio::{Events, Poll};
@@ -20,6 +20,8 @@ use crate::plan::{self, EtcFiles, FileKind, MountFlags, Plan, RootSource, Step};
 
 /// Events taken from the kernel at a time.
 const EVENTS: usize = 256;
+/// How long what the container has sent may take to leave after its end.
+const LINGER: Duration = Duration::from_secs(5);
 /// How long the end of the container may take to show after that of its link.
 const GRACE: Duration = Duration::from_millis(100);
 
@@ -137,6 +139,11 @@ fn carry_out(spec: &RunSpec, plan: &Plan, resolv_conf: &str) -> Result<u8, Error
             &mut supervisor,
             driver.as_mut(),
         )? {
+            // The terminal is given back at once.
+            drop(supervisor);
+            if let Some(driver) = &mut driver {
+                linger(&mut poll, &mut events, driver)?;
+            }
             return Ok(code);
         }
         let Some(Err(gone)) = driver.as_mut().map(Driver::turn) else {
@@ -150,6 +157,40 @@ fn carry_out(spec: &RunSpec, plan: &Plan, resolv_conf: &str) -> Result<u8, Error
     }
 }
 
+/// Lets out what the container has sent. Its processes are gone, but its network
+/// namespace is not while we hold the link: the kernel in it still sends what a
+/// command had written when it ended, as it would on any host.
+fn linger(poll: &mut Poll, events: &mut Events, driver: &mut Driver) -> Result<(), Error> {
+    let end = Instant::now() + LINGER;
+    driver.turn()?;
+    while driver.is_sending() {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            tracing::warn!("data that the command had sent was not taken within {LINGER:?}");
+            break;
+        }
+        let timeout = driver.timeout().map_or(left, |due| due.min(left));
+        wait(poll, events, Some(timeout))?;
+        for event in events.iter() {
+            if event.token().0 >= Supervisor::TOKENS {
+                driver.ready(event);
+            }
+        }
+        driver.turn()?;
+    }
+    Ok(())
+}
+
+/// Waits for events.
+fn wait(poll: &mut Poll, events: &mut Events, timeout: Option<Duration>) -> Result<(), Error> {
+    match poll.poll(events, timeout) {
+        Err(error) if error.kind() != std::io::ErrorKind::Interrupted => {
+            Err(Error::host("wait for events", error))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Waits for events and hands them out; the exit code when the container has ended.
 fn turn(
     poll: &mut Poll,
@@ -158,12 +199,7 @@ fn turn(
     supervisor: &mut Supervisor,
     mut driver: Option<&mut Driver>,
 ) -> Result<Option<u8>, Error> {
-    match poll.poll(events, timeout) {
-        Err(error) if error.kind() != std::io::ErrorKind::Interrupted => {
-            return Err(Error::host("wait for events", error));
-        }
-        _ => {}
-    }
+    wait(poll, events, timeout)?;
     for event in events.iter() {
         if event.token().0 >= Supervisor::TOKENS {
             if let Some(driver) = driver.as_deref_mut() {

@@ -124,16 +124,12 @@ impl Init {
         if io.tty || !io.interactive {
             rustix::stdio::dup2_stdin(&null).map_err(failed("replace", "standard input"))?;
         }
-        let needs_procfs = self.shares_pids
-            || plan
-                .steps
-                .iter()
-                .any(|step| matches!(step, Step::Sysctl { .. }));
-        let procfs = needs_procfs
+        let procfs = self
+            .shares_pids
             .then(Procfs::open)
             .transpose()
             .map_err(failed("open a procfs", "/proc"))?;
-        let command = self.set_up(plan, network, procfs.as_ref())?;
+        let command = self.set_up(plan, network)?;
         self.ends
             .channel
             .send(&FromInit::SetUp)
@@ -215,12 +211,7 @@ impl Init {
     }
 
     /// Carries the steps out; returns the command, ready to be started.
-    fn set_up(
-        &self,
-        plan: &Plan,
-        network: NetworkSetup<'_>,
-        procfs: Option<&Procfs>,
-    ) -> Result<Command, StepFailure> {
+    fn set_up(&self, plan: &Plan, network: NetworkSetup<'_>) -> Result<Command, StepFailure> {
         let mut executor = fs::Executor::new();
         let mut network = Some(network);
         let mut slave = None;
@@ -244,12 +235,6 @@ impl Init {
                             .send(&link)
                             .map_err(failed("hand over", "the network link"))?;
                     }
-                }
-                Step::Sysctl { key, value } => {
-                    let procfs = procfs
-                        .ok_or(Errno::NOENT)
-                        .map_err(failed("open a procfs", "/proc"))?;
-                    procfs.set_sysctl(key, value)?;
                 }
                 Step::Exec(step) => command = Some(self.prepare(step, slave.take())?),
                 step => executor.step(step)?,

@@ -6,8 +6,7 @@
 //! is mounted: the host's, which its new mount namespace starts with, or where
 //! that is covered (a container in a container) a detached mount of its own. It
 //! is checked to be procfs, and paths are resolved beneath it by descriptor
-//! without crossing a mount or a link. `/proc/sys` shows each process the
-//! sysctls of its own namespaces, whichever mount it looks through.
+//! without crossing a mount or a link.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,8 +15,6 @@ use rustix::fs::{Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 use rustix::process::Pid;
-
-use crate::error::StepFailure;
 
 /// A directory that is the root of a procfs.
 #[derive(Debug)]
@@ -72,24 +69,6 @@ impl Procfs {
         io::read_to_string(std::fs::File::from(
             self.open_beneath(path, OFlags::RDONLY)?,
         ))
-    }
-
-    /// Sets the sysctl `key` (dotted) of this process's namespaces.
-    pub(super) fn set_sysctl(&self, key: &str, value: &str) -> Result<(), StepFailure> {
-        let fail = |error: io::Error| StepFailure::new("set sysctl", key, &error);
-        let path =
-            sysctl_path(key).ok_or_else(|| fail(io::Error::from_raw_os_error(libc::EINVAL)))?;
-        let file = self
-            .open_beneath(&path, OFlags::WRONLY)
-            .map_err(|error| fail(error.into()))?;
-        // In one write: the kernel takes each for a value of its own.
-        let written =
-            rustix::io::write(&file, value.as_bytes()).map_err(|error| fail(error.into()))?;
-        if written == value.len() {
-            Ok(())
-        } else {
-            Err(fail(io::Error::from_raw_os_error(libc::EINVAL)))
-        }
     }
 
     /// The children of this process (`/proc/thread-self/children`); for a
@@ -160,28 +139,9 @@ fn pids(text: &str) -> Vec<Pid> {
         .collect()
 }
 
-/// `net.ipv4.ip_forward` as a path beneath the root of a procfs.
-fn sysctl_path(key: &str) -> Option<String> {
-    let well_formed = key
-        .split('.')
-        .all(|part| !part.is_empty() && !part.contains(['/', '\0']));
-    well_formed.then(|| format!("sys/{}", key.replace('.', "/")))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn keys_cannot_leave_sys() {
-        assert_eq!(
-            sysctl_path("net.ipv4.ping_group_range").as_deref(),
-            Some("sys/net/ipv4/ping_group_range")
-        );
-        for key in ["", ".", "..", "a..b", "../x", "a/b", "net.", ".net", "a\0"] {
-            assert_eq!(sysctl_path(key), None, "{key:?}");
-        }
-    }
 
     #[test]
     fn only_a_procfs_will_do() {

@@ -129,6 +129,11 @@ impl Driver {
         Some(Duration::from_micros((deadline - now).total_micros() + 1))
     }
 
+    /// Whether a connection of the container still has something on its way out.
+    pub fn is_sending(&self) -> bool {
+        self.stack.is_sending()
+    }
+
     /// An event with one of our tokens.
     pub fn ready(&mut self, event: &Event) {
         let token = event.token();

@@ -107,6 +107,16 @@ impl FlowTable {
         }
     }
 
+    /// All TCP flows.
+    pub(crate) fn tcp(&self) -> impl Iterator<Item = &TcpFlow> {
+        self.entries
+            .iter()
+            .filter_map(|(_, entry)| match &entry.flow {
+                Flow::Tcp(flow) => Some(&**flow),
+                _ => None,
+            })
+    }
+
     pub(crate) fn udp_mut(&mut self, id: FlowId) -> Option<(FlowKey, &mut UdpFlow)> {
         match self.entry_mut(id) {
             Some(Entry {

@@ -119,6 +119,11 @@ impl TcpFlow {
             relay: Relay::new(resolver, now),
         }
     }
+
+    /// Both sides stand, and the host has not been told the container's end of stream.
+    pub(crate) fn is_sending(&self) -> bool {
+        matches!(self.phase, Phase::Open(_)) && !self.relay.host_shut
+    }
 }
 
 impl Relay {
