@@ -4,8 +4,10 @@
 //!
 //! `tun-tap` makes the interface, but can not ask for the virtio-net header,
 //! which must be asked for when a queue attaches. So the interface is made
-//! persistent for a moment, attached again with `IFF_VNET_HDR`, and made to end
-//! with its last descriptor again. Which offloads the kernel grants depends on
+//! persistent and attached again with `IFF_VNET_HDR`. Persistent it stays: it
+//! ends with its network namespace, which the kernel takes apart in the
+//! background, while closing the last queue of another would wait for it. The
+//! namespace ends with the container and this descriptor. Which offloads the kernel grants depends on
 //! its age: the parent tries the best set first and falls back by what is
 //! refused, never by version.
 
@@ -39,7 +41,6 @@ pub(crate) fn create() -> Result<OwnedFd, StepFailure> {
     .map_err(io::Error::from)
     .map_err(failed("open the TAP device again"))?;
     tun::attach_vnet_tap(&queue, NAME).map_err(failed("attach to the TAP device"))?;
-    tun::set_persist(&queue, false).map_err(failed("let the TAP device go"))?;
     Ok(queue)
 }
 
