@@ -198,6 +198,9 @@ impl Stack {
         let mut turn = std::mem::take(&mut self.turn);
         std::mem::swap(&mut turn, &mut self.again);
         for id in turn.drain(..) {
+            if let Some((_, flow)) = self.flows.tcp_mut(id) {
+                flow.dequeued();
+            }
             self.tcp_ready(now, id, Readiness::default(), host);
         }
         self.turn = turn;

@@ -17,6 +17,7 @@ use crate::error::Error;
 use crate::net::{self, Driver};
 use crate::ns::idmap;
 use crate::plan::{self, EtcFiles, FileKind, MountFlags, Plan, RootSource, Step};
+use crate::sys::signal::{self, SignalSet};
 
 /// Events taken from the kernel at a time.
 const EVENTS: usize = 256;
@@ -139,8 +140,10 @@ fn carry_out(spec: &RunSpec, plan: &Plan, resolv_conf: &str) -> Result<u8, Error
             &mut supervisor,
             driver.as_mut(),
         )? {
-            // The terminal is given back at once.
+            // The terminal is given back at once, and signals end this process again.
             drop(supervisor);
+            signal::set_mask(SignalSet::EMPTY)
+                .map_err(|error| Error::host("unblock signals", error))?;
             if let Some(driver) = &mut driver {
                 linger(&mut poll, &mut events, driver)?;
             }

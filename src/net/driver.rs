@@ -24,6 +24,8 @@ use crate::sys::udp::{self, Inbox, RECEIVE_BATCH};
 /// gets its turn, too.
 const TURN_FRAMES: usize = 64;
 const TURN_BYTES: usize = 1 << 20;
+/// Batches of datagrams read from one socket in one turn.
+const TURN_BATCHES: usize = 4;
 /// Descriptors left to everything but flows.
 const RESERVED_FDS: u64 = 64;
 /// Most flows, whatever the limit on descriptors.
@@ -42,6 +44,8 @@ pub struct Driver {
     frame: Vec<u8>,
     inbox: Inbox,
     echo: Vec<u8>,
+    /// Datagram sockets that had their turn and may hold more.
+    again: Vec<FlowId>,
 }
 
 impl Driver {
@@ -107,6 +111,7 @@ impl Driver {
             frame: vec![0; MAX_FRAME],
             inbox: Inbox::default(),
             echo: Vec::new(),
+            again: Vec::new(),
         })
     }
 
@@ -117,7 +122,7 @@ impl Driver {
 
     /// How long the loop may sleep.
     pub fn timeout(&self) -> Option<Duration> {
-        if self.link_readable {
+        if self.link_readable || !self.again.is_empty() {
             return Some(Duration::ZERO);
         }
         let deadline = self.stack.next_deadline()?;
@@ -188,7 +193,10 @@ impl Driver {
 
     fn udp_ready(&mut self, now: netstack::Instant, flow: FlowId) {
         // The stack may close the socket on the way (DNS), so it is looked up each time.
-        while let Some(FlowSocket::Udp(socket)) = self.host.get(flow) {
+        for _ in 0..TURN_BATCHES {
+            let Some(FlowSocket::Udp(socket)) = self.host.get(flow) else {
+                return;
+            };
             let count = match self.inbox.receive(socket.as_fd()) {
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -208,6 +216,8 @@ impl Driver {
                 return;
             }
         }
+        // There may be more, which no event will announce.
+        self.again.push(flow);
     }
 
     fn udp_errors(&mut self, flow: FlowId) {
@@ -248,6 +258,9 @@ impl Driver {
     /// # Errors
     /// The link is gone.
     pub fn turn(&mut self) -> Result<(), Error> {
+        for flow in std::mem::take(&mut self.again) {
+            self.udp_ready(self.now(), flow);
+        }
         let (mut frames, mut bytes) = (0, 0);
         while self.link_readable && frames < TURN_FRAMES && bytes < TURN_BYTES {
             match rustix::io::read(self.host.link(), &mut self.frame[..]) {

@@ -373,7 +373,11 @@ pub fn covers(map: &[IdMapEntry], id: u32) -> bool {
 /// Whether setgroups(2) will work behind `gid_map` once written by [`write()`].
 pub fn setgroups_allowed(gid_map: &[IdMapEntry]) -> bool {
     let own = rustix::process::getegid().as_raw();
-    may_map_anything() || !matches!(gid_map, [entry] if entry.host == own && entry.size == 1)
+    // A namespace inherits the denial of the one that it is made in.
+    let denied = fs::read("/proc/self/setgroups").is_ok_and(|text| text.starts_with(b"deny"));
+    !denied
+        && (may_map_anything()
+            || !matches!(gid_map, [entry] if entry.host == own && entry.size == 1))
 }
 
 #[cfg(test)]

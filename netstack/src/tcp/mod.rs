@@ -31,13 +31,15 @@
 //! for [`UNACKNOWLEDGED`], loses the flow.
 
 mod engine;
+mod relay;
 mod segment;
 
 use smoltcp::time::{Duration, Instant};
-use smoltcp::wire::{TcpPacket, TcpSeqNumber};
+use smoltcp::wire::TcpPacket;
 
 use engine::Endpoint;
 pub(crate) use engine::Engine;
+use relay::Relay;
 use segment::{bare_ack, split_fin, syn_to_hold, with_odd_window};
 
 use crate::flow::{Flow, FlowId, FlowKey, Protocol};
@@ -62,6 +64,8 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// 3.8.3: R2 of at least 100 s). Retransmissions and probes of a shut window
 /// back off to one a minute: two of them may be lost.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(130);
+/// How long the first repetition of a SYN may take to come (RFC 6298: 1 s).
+const CONNECT_PATIENCE: Duration = Duration::from_secs(3);
 /// Bytes moved from one host socket per pump, so that one flow cannot starve
 /// the others.
 const PUMP_BUDGET: usize = 1 << 20;
@@ -71,37 +75,6 @@ const PUMP_BUDGET: usize = 1 << 20;
 pub(crate) struct TcpFlow {
     phase: Phase,
     relay: Relay,
-}
-
-/// What is known of both sides.
-#[derive(Debug)]
-struct Relay {
-    /// The next resolver to try, for a connection to the DNS forwarder.
-    resolver: Option<usize>,
-    host_readable: bool,
-    host_writable: bool,
-    /// The host's end of stream is in the socket's queue.
-    host_read_closed: bool,
-    /// The host's end of stream was read.
-    host_finished: bool,
-    /// The container's end of stream was received.
-    container_finished: bool,
-    /// Both directions have ended on the container's side; what is left in the
-    /// ring is for the host.
-    draining: bool,
-    /// Our direction to the host has been shut down.
-    host_shut: bool,
-    /// When the container was last heard.
-    last_heard: Instant,
-    /// The window last shown to an endpoint that has no more use for one.
-    odd_window: u16,
-    /// The container's latest acknowledgement since it shut its window, until
-    /// one with a window has taken effect; see [`Stack::tcp_pump`].
-    shut_window: Option<(TcpSeqNumber, Box<[u8]>)>,
-    /// Since when the container owes an answer.
-    waiting_since: Option<Instant>,
-    /// Since when an idle flow is probed.
-    probing_since: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -120,58 +93,14 @@ impl TcpFlow {
         }
     }
 
+    /// The flow gets the turn that it waited for.
+    pub(crate) fn dequeued(&mut self) {
+        self.relay.queued = false;
+    }
+
     /// Both sides stand, and the host has not been told the container's end of stream.
     pub(crate) fn is_sending(&self) -> bool {
         matches!(self.phase, Phase::Open(_)) && !self.relay.host_shut
-    }
-}
-
-impl Relay {
-    fn new(resolver: Option<usize>, now: Instant) -> Self {
-        Self {
-            resolver,
-            host_readable: false,
-            host_writable: false,
-            host_read_closed: false,
-            host_finished: false,
-            container_finished: false,
-            draining: false,
-            host_shut: false,
-            last_heard: now,
-            odd_window: 0,
-            shut_window: None,
-            waiting_since: None,
-            probing_since: None,
-        }
-    }
-
-    /// How the connection with the container has ended, if it has.
-    fn ended(&self, endpoint: &Endpoint) -> Option<Close> {
-        let last_ack = endpoint.is_gone()
-            && self.container_finished
-            && self.host_finished
-            && endpoint.to_container() == 0;
-        if last_ack || endpoint.is_finished() {
-            Some(Close::Orderly)
-        } else if endpoint.is_gone() {
-            Some(Close::Reset)
-        } else {
-            None
-        }
-    }
-
-    /// When the flow's liveness has to be looked at.
-    fn liveness_deadline(&self, established: bool) -> Instant {
-        if let Some(since) = self.waiting_since {
-            let patience = if established { UNACKNOWLEDGED } else { SILENCE };
-            since.max(self.last_heard) + patience
-        } else if let Some(since) = self.probing_since {
-            since.max(self.last_heard) + SILENCE
-        } else if self.host_shut || self.host_finished {
-            self.last_heard + HALF_CLOSED_IDLE
-        } else {
-            self.last_heard + ESTABLISHED_IDLE
-        }
     }
 }
 
@@ -267,6 +196,7 @@ impl Stack {
                 if let Some(latest) = syn_to_hold(packet) {
                     *held = latest;
                 }
+                relay.last_heard = now;
             }
             Phase::Connecting { .. } => {
                 // The container has given up on the connection.
@@ -297,8 +227,9 @@ impl Stack {
             }
         };
         if self.half_open >= self.config.limits.max_half_open {
+            // Not refused: the SYN comes again, and there may be room then.
             self.stats.over_limit += 1;
-            return self.engine.refuse(now, packet.whole, &self.link, host);
+            return;
         }
         let Some(syn) = syn_to_hold(packet) else {
             self.stats.dropped += 1;
@@ -312,6 +243,7 @@ impl Stack {
             return self.engine.refuse(now, packet.whole, &self.link, host);
         };
         self.half_open += 1;
+        self.timers.arm(&mut self.flows, id, now + CONNECT_PATIENCE);
         if let Err(error) = host.tcp_connect(id, target) {
             self.tcp_connect_failed(now, id, error, host);
         }
@@ -505,7 +437,8 @@ impl Stack {
         }
 
         // More to read from the host, and room for it: come back after the others.
-        if relay.host_readable && !relay.host_finished && endpoint.can_fill() {
+        let more = relay.host_readable && !relay.host_finished && endpoint.can_fill();
+        if more && !std::mem::replace(&mut relay.queued, true) {
             self.again.push(id);
         }
         let owes = endpoint.to_container() > 0 || !endpoint.is_established();
@@ -557,6 +490,15 @@ impl Stack {
             return;
         };
         let Phase::Open(endpoint) = phase else {
+            // Closing a socket in SYN-SENT says nothing, but ends the repetitions
+            // of its SYN, which come at doubling intervals.
+            let age = relay.last_heard - relay.opened;
+            let patience = relay.last_heard + CONNECT_PATIENCE + age * 3;
+            if now >= patience {
+                self.tcp_drop(id, Close::Reset, host);
+            } else {
+                self.timers.arm(&mut self.flows, id, patience);
+            }
             return;
         };
         if relay.draining {

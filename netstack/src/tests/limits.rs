@@ -25,9 +25,29 @@ fn half_open_connections_are_bounded() {
     w.send(&Segment::syn(2000, remote(9, 200)).frame());
     assert_eq!(w.host.connects.len(), 8);
     assert_eq!(w.stack.stats().over_limit, 1);
-    w.take();
+    // ...and not refused either: its SYN comes again.
+    assert_eq!(w.take(), []);
     // ...until there is room again.
     w.send(&Segment::new(1000, remote(9, 100), frames::RST, 1001, 0).frame());
+    w.assert_works();
+}
+
+/// A container that closes a socket in SYN-SENT says nothing; what it asked for
+/// must not hold a place until the host gives up, too.
+#[test]
+fn a_connection_that_nobody_waits_for_gives_way() {
+    let mut w = World::plain();
+    w.host.outcomes.insert(remote(9, 80).into(), Outcome::Never);
+    let syn = Segment::syn(1000, remote(9, 80)).frame();
+    w.send(&syn);
+    // Repeated as Linux does: after 1, 3 and 7 s.
+    for pause in [1, 2, 4] {
+        assert!(!w.run_until(Duration::from_secs(pause), |w| w.stack.half_open == 0));
+        w.send(&syn);
+    }
+    assert_eq!((w.stack.half_open, w.host.connects.len()), (1, 1));
+    assert!(w.run_until(Duration::from_secs(30), |w| w.stack.half_open == 0));
+    assert_eq!(w.stack.flow_count(), 0);
     w.assert_works();
 }
 
