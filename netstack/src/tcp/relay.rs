@@ -34,7 +34,7 @@ pub(super) struct Relay {
     /// The window last shown to an endpoint that has no more use for one.
     pub(super) odd_window: u16,
     /// The container's latest acknowledgement since it shut its window, until
-    /// one with a window has taken effect; see [`Stack::tcp_pump`].
+    /// one with a window has taken effect; see the pump.
     pub(super) shut_window: Option<(TcpSeqNumber, Box<[u8]>)>,
     /// Since when the container owes an answer.
     pub(super) waiting_since: Option<Instant>,
