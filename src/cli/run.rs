@@ -153,10 +153,17 @@ fn carry_out(spec: &RunSpec, plan: &Plan, resolv_conf: &str) -> Result<u8, Error
             continue;
         };
         // With the container its link ends, too, and either may be seen first.
-        return match turn(&mut poll, &mut events, Some(GRACE), &mut supervisor, None)? {
-            Some(code) => Ok(code),
-            None => Err(gone),
-        };
+        drop(driver);
+        let end = Instant::now() + GRACE;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            if let Some(code) = turn(&mut poll, &mut events, Some(left), &mut supervisor, None)? {
+                return Ok(code);
+            }
+            if left.is_zero() {
+                return Err(gone);
+            }
+        }
     }
 }
 
