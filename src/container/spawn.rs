@@ -163,10 +163,7 @@ pub fn spawn(plan: &Plan, io: SpawnIo, network: NetworkSetup<'_>) -> Result<Prep
             },
         ),
         Ok(Forked::Parent(child)) => Ok(child),
-        Err(error) => Err(Error::host(
-            "create the container's namespaces",
-            ns::explain(error),
-        )),
+        Err(error) => Err(Error::host("create the container's namespaces", error)),
     };
     signal::set_mask(watched).map_err(|e| Error::host("unblock signals", e))?;
     drop((init_channel, lifeline));

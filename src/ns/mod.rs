@@ -1,7 +1,5 @@
 //! Namespaces and id maps: what clone3(2) makes, and what it maps.
 
-use std::io;
-
 use crate::config::Namespaces;
 use crate::error::Error;
 use crate::sys::process::CloneFlags;
@@ -29,23 +27,4 @@ pub fn check(namespaces: &Namespaces) -> Result<(), Error> {
         return Err(Error::Usage("--userns=host needs root: an ordinary user's container always has a user namespace of its own".into()));
     }
     Ok(())
-}
-
-/// Says why the kernel made no namespaces, where the reason is known.
-pub(crate) fn explain(error: io::Error) -> io::Error {
-    let hint = match error.raw_os_error() {
-        Some(libc::ENOSPC) => {
-            "the limit in /proc/sys/user/max_*_namespaces or of nesting is reached"
-        }
-        Some(libc::EUSERS) => "user namespaces are nested too deeply",
-        Some(libc::EPERM) if rustix::process::geteuid().is_root() => {
-            "needs CAP_SYS_ADMIN or a user namespace"
-        }
-        Some(libc::EPERM) => {
-            "unprivileged user namespaces are switched off here (sysctl kernel.unprivileged_userns_clone, \
-             kernel.apparmor_restrict_unprivileged_userns) or this is a chroot"
-        }
-        _ => return error,
-    };
-    io::Error::new(error.kind(), format!("{error}: {hint}"))
 }
