@@ -9,6 +9,9 @@ use crate::link::{Link, RxFrame, TxOffload};
 /// Answers a request for one of our addresses. Replies and gratuitous requests
 /// teach us nothing: the container's MAC is learnt from requests that it makes
 /// with its own address, and from every IPv4 frame.
+/// Bytes of a packet for Ethernet and IPv4.
+const PACKET_LEN: usize = 28;
+
 pub(crate) fn input(config: &Config, link: &mut Link, frame: &RxFrame<'_>, host: &mut impl Host) {
     let Ok(packet) = ArpPacket::new_checked(frame.payload) else {
         return;
@@ -38,13 +41,13 @@ pub(crate) fn input(config: &Config, link: &mut Link, frame: &RxFrame<'_>, host:
         target_hardware_addr: source_hardware_addr,
         target_protocol_addr: source_protocol_addr,
     };
+    let mut packet = [0; PACKET_LEN];
+    reply.emit(&mut ArpPacket::new_unchecked(&mut packet));
     link.transmit(
         host,
         EthernetProtocol::Arp,
-        reply.buffer_len(),
         TxOffload::Complete,
-        |buffer| {
-            reply.emit(&mut ArpPacket::new_unchecked(buffer));
-        },
+        &packet,
+        [&[], &[]],
     );
 }

@@ -1,5 +1,6 @@
 //! The host side, as the stack sees it.
 
+use std::io::IoSlice;
 use std::net::{IpAddr, SocketAddr};
 
 use smoltcp::time::Duration;
@@ -75,10 +76,10 @@ pub struct Readiness {
 /// Everything that the stack asks of its owner. Calls are carried out at once
 /// and never block. Sockets are named by the flow that they belong to.
 pub trait Host {
-    /// Sends one frame of exactly `len` bytes (virtio header included when the
-    /// link has one), written by `fill` into a buffer whose content is arbitrary.
-    /// A frame that the link does not take is lost, as on any link.
-    fn transmit<R>(&mut self, len: usize, fill: impl FnOnce(&mut [u8]) -> R) -> R;
+    /// Sends one frame, virtio header included when the link has one; the parts
+    /// follow one another. A frame that the link does not take is lost, as on any
+    /// link.
+    fn transmit(&mut self, frame: &[IoSlice<'_>]);
 
     /// Whether `addr` is one of the host's own addresses (`RTN_LOCAL`,
     /// `RTN_BROADCAST` and so on in the host's routing tables).
@@ -91,8 +92,8 @@ pub trait Host {
     /// An immediate failure; no socket is left for the flow.
     fn tcp_connect(&mut self, flow: FlowId, to: SocketAddr) -> Result<(), HostError>;
 
-    /// Writes to the flow's socket.
-    fn tcp_send(&mut self, flow: FlowId, data: &[u8]) -> Io;
+    /// Writes to the flow's socket; the parts follow one another, none is empty.
+    fn tcp_send(&mut self, flow: FlowId, data: &[IoSlice<'_>]) -> Io;
 
     /// Reads from the flow's socket.
     fn tcp_receive(&mut self, flow: FlowId, buffer: &mut [u8]) -> Io;

@@ -17,6 +17,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{EthernetProtocol, Icmpv4Message, Icmpv4Packet, IpProtocol};
 
+use crate::checksum::Sum;
 use crate::flow::{Flow, FlowId, FlowKey, Protocol, portless};
 use crate::host::{Close, Host, HostError};
 use crate::ipv4;
@@ -179,22 +180,14 @@ impl Stack {
         if len > usize::from(self.link.config.mtu) {
             return;
         }
-        self.link.transmit(
-            host,
-            EthernetProtocol::Ipv4,
-            len,
-            TxOffload::Complete,
-            |buffer| {
-                ipv4::emit(buffer, source, destination, IpProtocol::Icmp);
-                let mut view = Icmpv4Packet::new_unchecked(&mut buffer[ipv4::HEADER_LEN..]);
-                view.set_msg_type(Icmpv4Message::EchoReply);
-                view.set_msg_code(0);
-                view.set_echo_ident(ident);
-                view.set_echo_seq_no(seq);
-                view.data_mut().copy_from_slice(payload);
-                view.fill_checksum();
-            },
-        );
+        let mut head = [0; ipv4::HEADER_LEN + HEADER_LEN];
+        ipv4::emit(&mut head, len, source, destination, IpProtocol::Icmp);
+        let mut view = Icmpv4Packet::new_unchecked(&mut head[ipv4::HEADER_LEN..]);
+        view.set_msg_type(Icmpv4Message::EchoReply);
+        view.set_msg_code(0);
+        view.set_echo_ident(ident);
+        view.set_echo_seq_no(seq);
+        self.icmp_transmit(head, payload, host);
     }
 
     /// Whether `address` is a multicast or a broadcast address of the container's network.
@@ -228,23 +221,39 @@ impl Stack {
                 .min(MAX_ERROR - ipv4::HEADER_LEN - HEADER_LEN),
         );
         let Some(quote) = quote else { return };
-        let len = ipv4::HEADER_LEN + HEADER_LEN + quote.len();
-        let gateway = self.config.gateway;
+        let mut head = [0; ipv4::HEADER_LEN + HEADER_LEN];
+        let total = head.len() + quote.len();
+        ipv4::emit(
+            &mut head,
+            total,
+            self.config.gateway,
+            packet.source,
+            IpProtocol::Icmp,
+        );
+        let mut view = Icmpv4Packet::new_unchecked(&mut head[ipv4::HEADER_LEN..]);
+        view.set_msg_type(Icmpv4Message::DstUnreachable);
+        view.set_msg_code(code as u8);
+        self.icmp_transmit(head, quote, host);
+    }
+
+    /// Sends a message whose checksum is still to be made.
+    fn icmp_transmit<H: Host>(
+        &mut self,
+        mut head: [u8; ipv4::HEADER_LEN + HEADER_LEN],
+        payload: &[u8],
+        host: &mut H,
+    ) {
+        let mut sum = Sum::default();
+        sum.add(&head[ipv4::HEADER_LEN..]);
+        sum.add(payload);
+        head[ipv4::HEADER_LEN + 2..ipv4::HEADER_LEN + 4]
+            .copy_from_slice(&sum.finish().to_be_bytes());
         self.link.transmit(
             host,
             EthernetProtocol::Ipv4,
-            len,
             TxOffload::Complete,
-            |buffer| {
-                ipv4::emit(buffer, gateway, packet.source, IpProtocol::Icmp);
-                let body = &mut buffer[ipv4::HEADER_LEN..];
-                body[..HEADER_LEN].fill(0);
-                body[HEADER_LEN..].copy_from_slice(quote);
-                let mut view = Icmpv4Packet::new_unchecked(body);
-                view.set_msg_type(Icmpv4Message::DstUnreachable);
-                view.set_msg_code(code as u8);
-                view.fill_checksum();
-            },
+            &head,
+            [payload, &[]],
         );
     }
 }

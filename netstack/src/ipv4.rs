@@ -53,20 +53,20 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Packet<'_>, Unusable> {
     })
 }
 
-/// Writes a header for a packet of `buffer.len()` bytes in all.
+/// Writes the header of a packet of `total` bytes in all to the front of `buffer`.
 pub(crate) fn emit(
     buffer: &mut [u8],
+    total: usize,
     source: Ipv4Addr,
     destination: Ipv4Addr,
     protocol: IpProtocol,
 ) {
-    let total = len16(buffer.len());
     let mut view = Ipv4Packet::new_unchecked(buffer);
     view.set_version(4);
     view.set_header_len(20);
     view.set_dscp(0);
     view.set_ecn(0);
-    view.set_total_len(total);
+    view.set_total_len(len16(total));
     view.set_ident(0);
     view.clear_flags();
     // RFC 6864: with DF set and no fragmentation the identification has no meaning.

@@ -36,6 +36,7 @@
 #![forbid(unsafe_code)]
 
 mod arp;
+mod checksum;
 mod config;
 mod flow;
 mod host;

@@ -10,10 +10,11 @@
 //! kernel cuts it into segments of `gso_size` only if it must. Without it each
 //! frame costs a checksum over the payload and each MTU a system call.
 
-use std::cell::Cell;
+use std::io::IoSlice;
 
 use smoltcp::wire::{EthernetAddress, EthernetFrame, EthernetProtocol, IpProtocol};
 
+use crate::checksum::Sum;
 use crate::config::LinkConfig;
 use crate::host::Host;
 use crate::ipv4;
@@ -22,6 +23,9 @@ use crate::ipv4;
 pub const VNET_HEADER_LEN: usize = 10;
 /// Bytes of an Ethernet header.
 pub(crate) const ETHERNET_HEADER_LEN: usize = 14;
+/// Longest network and transport header that we send, bytes: IPv4 without and
+/// TCP with all options.
+pub(crate) const MAX_HEAD: usize = 80;
 
 const F_NEEDS_CSUM: u8 = 1;
 const F_DATA_VALID: u8 = 2;
@@ -49,8 +53,8 @@ pub(crate) struct RxFrame<'a> {
     pub(crate) udp_segment: u16,
 }
 
-/// How the transport checksum of an outgoing packet is made and whether the
-/// packet is a super-segment.
+/// What is still to be done to an outgoing packet: its transport checksum, and
+/// cutting it up when it is a super-segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TxOffload {
     /// Everything is in the packet.
@@ -68,7 +72,7 @@ pub(crate) struct Link {
     mac: EthernetAddress,
     /// The container's MAC, learnt from every frame it sends.
     peer: EthernetAddress,
-    transmitted: Cell<u64>,
+    transmitted: u64,
 }
 
 impl Link {
@@ -77,13 +81,13 @@ impl Link {
             config,
             mac: EthernetAddress(mac),
             peer: EthernetAddress::BROADCAST,
-            transmitted: Cell::new(0),
+            transmitted: 0,
         }
     }
 
     /// Frames sent so far.
     pub(crate) fn transmitted(&self) -> u64 {
-        self.transmitted.get()
+        self.transmitted
     }
 
     pub(crate) fn mac(&self) -> EthernetAddress {
@@ -153,63 +157,74 @@ impl Link {
         }
     }
 
-    /// Sends one frame of `len` payload bytes written by `fill`.
-    pub(crate) fn transmit<R>(
-        &self,
+    /// Sends one packet: `head`, which begins with the network header and is at
+    /// most [`MAX_HEAD`] bytes long, then `payload`. A transport checksum that is
+    /// still to be made is made here, or left to the receiver.
+    pub(crate) fn transmit(
+        &mut self,
         host: &mut impl Host,
         ethertype: EthernetProtocol,
-        len: usize,
         offload: TxOffload,
-        fill: impl FnOnce(&mut [u8]) -> R,
-    ) -> R {
-        self.transmitted.set(self.transmitted.get() + 1);
+        head: &[u8],
+        payload: [&[u8]; 2],
+    ) {
+        self.transmitted += 1;
+        let mut buffer = [0; VNET_HEADER_LEN + ETHERNET_HEADER_LEN + MAX_HEAD];
         let vnet = self.vnet_len();
-        host.transmit(vnet + ETHERNET_HEADER_LEN + len, |buffer| {
-            let (header, frame) = buffer.split_at_mut(vnet);
-            let (ethernet, payload) = frame.split_at_mut(ETHERNET_HEADER_LEN);
-            ethernet[..6].copy_from_slice(self.peer.as_bytes());
-            ethernet[6..12].copy_from_slice(self.mac.as_bytes());
-            ethernet[12..].copy_from_slice(&u16::from(ethertype).to_be_bytes());
-            let result = fill(payload);
+        let start = vnet + ETHERNET_HEADER_LEN;
+        let Some(frame) = buffer.get_mut(..start + head.len()) else {
+            return;
+        };
+        let (header, ethernet) = frame.split_at_mut(vnet);
+        let (ethernet, packet) = ethernet.split_at_mut(ETHERNET_HEADER_LEN);
+        ethernet[..6].copy_from_slice(self.peer.as_bytes());
+        ethernet[6..12].copy_from_slice(self.mac.as_bytes());
+        ethernet[12..].copy_from_slice(&u16::from(ethertype).to_be_bytes());
+        packet.copy_from_slice(head);
+        if let Some((protocol, offset, gso, segment)) = match offload {
+            TxOffload::Complete => None,
+            TxOffload::Tcp { mss } => Some((IpProtocol::Tcp, 16, GSO_TCPV4, mss)),
+            TxOffload::Udp { segment } => Some((IpProtocol::Udp, 6, GSO_UDP_L4, segment)),
+        } {
+            let length = packet.len() - ipv4::HEADER_LEN + payload[0].len() + payload[1].len();
+            let mut sum = pseudo_header(packet, protocol, length);
+            let at = ipv4::HEADER_LEN + offset;
             if vnet == 0 {
-                return result;
-            }
-            header.fill(0);
-            let (protocol, segment, gso, offset) = match offload {
-                TxOffload::Complete => return result,
-                TxOffload::Tcp { mss } => (IpProtocol::Tcp, mss, GSO_TCPV4, 16),
-                TxOffload::Udp { segment } => (IpProtocol::Udp, segment, GSO_UDP_L4, 6),
-            };
-            partial_checksum(payload, protocol, offset);
-            header[0] = F_NEEDS_CSUM;
-            let start = ipv4::len16(ETHERNET_HEADER_LEN + ipv4::HEADER_LEN);
-            if segment != 0 {
-                header[1] = gso;
-                let transport = match offload {
-                    TxOffload::Tcp { .. } => u16::from(payload[ipv4::HEADER_LEN + 12] >> 4) * 4,
-                    _ => 8,
+                sum.add(&packet[ipv4::HEADER_LEN..]);
+                sum.add(payload[0]);
+                sum.add(payload[1]);
+                let checksum = match sum.finish() {
+                    // None, in UDP (RFC 768).
+                    0 if protocol == IpProtocol::Udp => 0xffff,
+                    checksum => checksum,
                 };
-                header[2..4].copy_from_slice(&(start + transport).to_ne_bytes());
-                header[4..6].copy_from_slice(&segment.to_ne_bytes());
+                packet[at..at + 2].copy_from_slice(&checksum.to_be_bytes());
+            } else {
+                packet[at..at + 2].copy_from_slice(&sum.partial().to_be_bytes());
+                let checksum_start = ETHERNET_HEADER_LEN + ipv4::HEADER_LEN;
+                header[0] = F_NEEDS_CSUM;
+                if segment != 0 {
+                    header[1] = gso;
+                    let headers = ipv4::len16(ETHERNET_HEADER_LEN + packet.len());
+                    header[2..4].copy_from_slice(&headers.to_ne_bytes());
+                    header[4..6].copy_from_slice(&segment.to_ne_bytes());
+                }
+                header[6..8].copy_from_slice(&ipv4::len16(checksum_start).to_ne_bytes());
+                header[8..10].copy_from_slice(&ipv4::len16(offset).to_ne_bytes());
             }
-            header[6..8].copy_from_slice(&start.to_ne_bytes());
-            header[8..10].copy_from_slice(&ipv4::len16(offset).to_ne_bytes());
-            result
-        })
+        }
+        let parts = [frame, payload[0], payload[1]].map(IoSlice::new);
+        let used = 3 - usize::from(payload[1].is_empty()) - usize::from(payload[0].is_empty());
+        host.transmit(&parts[..used]);
     }
 }
 
-/// Writes what `VIRTIO_NET_HDR_F_NEEDS_CSUM` expects in the checksum field: the
-/// sum over the pseudo-header, not complemented. `packet` is an IPv4 packet
-/// without options, made by us.
-fn partial_checksum(packet: &mut [u8], protocol: IpProtocol, offset: usize) {
-    let word = |at: usize| u32::from(u16::from_be_bytes([packet[at], packet[at + 1]]));
-    let length = u32::from(ipv4::len16(packet.len() - ipv4::HEADER_LEN));
-    let mut sum =
-        word(12) + word(14) + word(16) + word(18) + u32::from(u8::from(protocol)) + length;
-    sum = (sum & 0xffff) + (sum >> 16);
-    sum = (sum & 0xffff) + (sum >> 16);
-    let [_, _, high, low] = sum.to_be_bytes();
-    let at = ipv4::HEADER_LEN + offset;
-    packet[at..at + 2].copy_from_slice(&[high, low]);
+/// The pseudo-header's part of a transport checksum; `packet` begins with an
+/// IPv4 header made by us.
+fn pseudo_header(packet: &[u8], protocol: IpProtocol, length: usize) -> Sum {
+    let mut sum = Sum::default();
+    sum.add(&packet[12..20]);
+    sum.add(&[0, u8::from(protocol)]);
+    sum.add(&ipv4::len16(length).to_be_bytes());
+    sum
 }

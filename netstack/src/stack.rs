@@ -14,7 +14,7 @@ use crate::ipv4;
 use crate::link::Link;
 use crate::policy::{Addresses, Verdict};
 use crate::stats::Stats;
-use crate::tcp::{Engine, TcpFlow};
+use crate::tcp::{Burst, Rings, TcpFlow};
 
 /// The NAT of one container. See the crate's documentation for its contract.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub struct Stack {
     pub(crate) link: Link,
     pub(crate) flows: FlowTable,
     pub(crate) timers: TimerQueue,
-    pub(crate) engine: Engine,
+    pub(crate) rings: Rings,
     pub(crate) stats: Stats,
     /// TCP flows whose host side is being opened.
     pub(crate) half_open: usize,
@@ -35,7 +35,7 @@ pub struct Stack {
 
 impl Stack {
     /// A stack without flows.
-    pub fn new(config: Config, now: Instant) -> Self {
+    pub fn new(config: Config) -> Self {
         let mask = u32::MAX
             .checked_shl(32 - u32::from(config.prefix_len.min(32)))
             .unwrap_or(0);
@@ -43,13 +43,7 @@ impl Stack {
             link: Link::new(config.link, config.mac),
             flows: FlowTable::new(config.limits.max_flows),
             timers: TimerQueue::default(),
-            engine: Engine::new(
-                config.link,
-                config.gateway,
-                config.seed,
-                config.limits.ring_budget,
-                now,
-            ),
+            rings: Rings::new(config.limits.ring_budget),
             stats: Stats::default(),
             half_open: 0,
             again: Vec::new(),
@@ -90,6 +84,32 @@ impl Stack {
 
     /// A frame from the container, virtio header included when the link has one.
     pub fn input<H: Host>(&mut self, now: Instant, frame: &[u8], host: &mut H) {
+        self.input_batch(now, [frame], host);
+    }
+
+    /// Frames from the container in the order in which they were sent. Payload of
+    /// TCP segments that follow one another goes to the host in one call, out of
+    /// the frames.
+    pub fn input_batch<'f, H: Host>(
+        &mut self,
+        now: Instant,
+        frames: impl IntoIterator<Item = &'f [u8]>,
+        host: &mut H,
+    ) {
+        let mut burst = Burst::new();
+        for frame in frames {
+            self.frame(now, frame, &mut burst, host);
+        }
+        self.tcp_burst(now, &mut burst, host);
+    }
+
+    fn frame<'f, H: Host>(
+        &mut self,
+        now: Instant,
+        frame: &'f [u8],
+        burst: &mut Burst<'f>,
+        host: &mut H,
+    ) {
         self.stats.frames_in += 1;
         let Some(frame) = self.link.parse(frame) else {
             self.stats.dropped += 1;
@@ -111,7 +131,7 @@ impl Stack {
                 };
                 self.link.learn(frame.source);
                 match packet.protocol {
-                    IpProtocol::Tcp => self.tcp_input(now, &packet, frame.checksum, host),
+                    IpProtocol::Tcp => self.tcp_input(now, &packet, frame.checksum, burst, host),
                     IpProtocol::Udp => {
                         self.udp_input(now, &packet, frame.checksum, frame.udp_segment, host);
                     }

@@ -333,25 +333,20 @@ impl Stack {
         segment: u16,
         host: &mut H,
     ) {
-        let offload = if self.link.config.vnet_header {
-            TxOffload::Udp { segment }
-        } else {
-            TxOffload::Complete
-        };
-        let len = ipv4::HEADER_LEN + HEADER_LEN + payload.len();
-        self.link
-            .transmit(host, EthernetProtocol::Ipv4, len, offload, |buffer| {
-                ipv4::emit(buffer, source, destination, IpProtocol::Udp);
-                let mut view = UdpPacket::new_unchecked(&mut buffer[ipv4::HEADER_LEN..]);
-                view.set_src_port(source_port);
-                view.set_dst_port(destination_port);
-                view.set_len(ipv4::len16(HEADER_LEN + payload.len()));
-                view.set_checksum(0);
-                view.payload_mut().copy_from_slice(payload);
-                if offload == TxOffload::Complete {
-                    view.fill_checksum(&source.into(), &destination.into());
-                }
-            });
+        let mut head = [0; ipv4::HEADER_LEN + HEADER_LEN];
+        let total = head.len() + payload.len();
+        ipv4::emit(&mut head, total, source, destination, IpProtocol::Udp);
+        let mut view = UdpPacket::new_unchecked(&mut head[ipv4::HEADER_LEN..]);
+        view.set_src_port(source_port);
+        view.set_dst_port(destination_port);
+        view.set_len(ipv4::len16(HEADER_LEN + payload.len()));
+        self.link.transmit(
+            host,
+            EthernetProtocol::Ipv4,
+            TxOffload::Udp { segment },
+            &head,
+            [payload, &[]],
+        );
     }
 
     /// A datagram to `to` came to nothing: the container gets the ICMP error
@@ -385,7 +380,8 @@ impl Stack {
             return;
         }
         let mut quote = [0; ipv4::HEADER_LEN + HEADER_LEN];
-        ipv4::emit(&mut quote, source, destination, IpProtocol::Udp);
+        let total = quote.len();
+        ipv4::emit(&mut quote, total, source, destination, IpProtocol::Udp);
         let mut view = UdpPacket::new_unchecked(&mut quote[ipv4::HEADER_LEN..]);
         view.set_src_port(key.container.port());
         view.set_dst_port(remote.port());

@@ -9,12 +9,12 @@ use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use netstack::{Config, FlowId, Limits, Policy, Readiness, Stack};
-use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 
+use super::frames::Frames;
 use super::local::LocalAddresses;
 use super::namespace::GATEWAY_MAC;
-use super::sockets::{FlowSocket, HostSide, MAX_FRAME, host_error, read_echo};
+use super::sockets::{FlowSocket, HostSide, host_error, read_echo};
 use super::tap;
 use crate::config::BuiltinNetwork;
 use crate::error::Error;
@@ -41,7 +41,7 @@ pub struct Driver {
     link_token: Token,
     monitor_token: Token,
     link_readable: bool,
-    frame: Vec<u8>,
+    frames: Frames,
     inbox: Inbox,
     echo: Vec<u8>,
     /// Datagram sockets that had their turn and may hold more.
@@ -101,14 +101,14 @@ impl Driver {
         };
         tracing::debug!(?link_config, "network is up");
         Ok(Self {
-            stack: Stack::new(config, netstack::Instant::ZERO),
+            stack: Stack::new(config),
             host: HostSide::new(link, registry, first_token + 2, local),
             began,
             link_token,
             monitor_token,
             // What came before it was registered has made no edge.
             link_readable: true,
-            frame: vec![0; MAX_FRAME],
+            frames: Frames::new(),
             inbox: Inbox::default(),
             echo: Vec::new(),
             again: Vec::new(),
@@ -263,19 +263,13 @@ impl Driver {
         }
         let (mut frames, mut bytes) = (0, 0);
         while self.link_readable && frames < TURN_FRAMES && bytes < TURN_BYTES {
-            match rustix::io::read(self.host.link(), &mut self.frame[..]) {
-                Ok(0) => return Err(link_gone(io::Error::from(io::ErrorKind::UnexpectedEof))),
-                Ok(n) => {
-                    frames += 1;
-                    bytes += n;
-                    let now = self.now();
-                    let frame = self.frame.get(..n).unwrap_or_default();
-                    self.stack.input(now, frame, &mut self.host);
-                }
-                Err(Errno::AGAIN) => self.link_readable = false,
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(link_gone(error.into())),
-            }
+            let link = self.host.link();
+            self.link_readable = self.frames.read(link).map_err(link_gone)?;
+            let batch = self.frames.size();
+            (frames, bytes) = (frames + batch.0, bytes + batch.1);
+            let now = self.now();
+            self.stack
+                .input_batch(now, self.frames.iter(), &mut self.host);
         }
         let now = self.now();
         if self

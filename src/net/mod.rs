@@ -14,6 +14,7 @@
 //! ```
 
 mod driver;
+mod frames;
 mod local;
 mod namespace;
 mod netlink;

@@ -9,7 +9,7 @@
 //! gathered for the length of one turn and sent with one call per socket;
 //! runs of equal size to one destination go as one super-segment (`UDP_SEGMENT`).
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -18,7 +18,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use netstack::{Close, FlowId, Host, HostError, Io};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, Shutdown};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown};
 use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
 
 use super::local::LocalAddresses;
@@ -55,7 +55,6 @@ impl FlowSocket {
 #[derive(Debug)]
 pub(crate) struct HostSide {
     link: OwnedFd,
-    frame: Vec<u8>,
     table: Vec<Option<(u32, FlowSocket)>>,
     registry: Registry,
     first_token: usize,
@@ -76,7 +75,6 @@ impl HostSide {
     ) -> Self {
         Self {
             link,
-            frame: vec![0; MAX_FRAME],
             table: Vec::new(),
             registry,
             first_token,
@@ -187,14 +185,9 @@ impl HostSide {
 }
 
 impl Host for HostSide {
-    fn transmit<R>(&mut self, len: usize, fill: impl FnOnce(&mut [u8]) -> R) -> R {
-        if len > self.frame.len() {
-            self.frame.resize(len, 0);
-        }
-        let frame = &mut self.frame[..len];
-        let result = fill(frame);
+    fn transmit(&mut self, frame: &[IoSlice<'_>]) {
         loop {
-            match rustix::io::write(&self.link, frame) {
+            match rustix::io::writev(&self.link, frame) {
                 Ok(_) => break,
                 Err(Errno::INTR) => {}
                 // The queue is full, or the link is down or gone: a lost frame, as on any
@@ -205,7 +198,6 @@ impl Host for HostSide {
                 }
             }
         }
-        result
     }
 
     fn is_local(&mut self, addr: IpAddr) -> bool {
@@ -231,12 +223,21 @@ impl Host for HostSide {
         )
     }
 
-    fn tcp_send(&mut self, flow: FlowId, data: &[u8]) -> Io {
+    fn tcp_send(&mut self, flow: FlowId, data: &[IoSlice<'_>]) -> Io {
         let Some(socket) = self.get(flow) else {
             return Io::Failed(HostError::Other);
         };
         loop {
-            match rustix::net::send(socket.socket(), data, SendFlags::NOSIGNAL) {
+            let sent = match data {
+                [one] => rustix::net::send(socket.socket(), one, SendFlags::NOSIGNAL),
+                parts => rustix::net::sendmsg(
+                    socket.socket(),
+                    parts,
+                    &mut SendAncillaryBuffer::default(),
+                    SendFlags::NOSIGNAL,
+                ),
+            };
+            match sent {
                 Ok(n) => return Io::Done(n),
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM) => return Io::WouldBlock,

@@ -30,18 +30,31 @@
 //! 3.8.4). A container that answers no probe for [`SILENCE`], or no retransmission
 //! for [`UNACKNOWLEDGED`], loses the flow.
 
-mod engine;
+mod burst;
+mod endpoint;
+mod receiver;
+mod recovery;
 mod relay;
+mod rings;
+mod rtt;
 mod segment;
+mod sender;
+mod seq;
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::IoSlice;
 
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::TcpPacket;
 
-use engine::Endpoint;
-pub(crate) use engine::Engine;
+pub(crate) use burst::Burst;
+use endpoint::{Arrival, Endpoint};
 use relay::Relay;
-use segment::{bare_ack, split_fin, syn_to_hold, with_odd_window};
+pub(crate) use rings::Rings;
+use segment::{Segment, SynOptions, refuse, without_payload};
+use seq::Seq;
 
+use crate::checksum::Sum;
 use crate::flow::{Flow, FlowId, FlowKey, Protocol};
 use crate::host::{Close, Host, HostError, Io, Readiness};
 use crate::icmp::Unreachable;
@@ -62,8 +75,10 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(15);
 const SILENCE: Duration = Duration::from_secs(60);
 /// How long it may stay silent when it owes an acknowledgement (RFC 9293,
 /// 3.8.3: R2 of at least 100 s). Retransmissions and probes of a shut window
-/// back off to one a minute: two of them may be lost.
+/// back off to one a minute: one of them may be lost.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(130);
+/// The same when that is an acknowledgement of our FIN, and of nothing else.
+const FIN_UNACKNOWLEDGED: Duration = Duration::from_secs(100);
 /// How long the first repetition of a SYN may take to come (RFC 6298: 1 s).
 const CONNECT_PATIENCE: Duration = Duration::from_secs(3);
 /// Bytes moved from one host socket per pump, so that one flow cannot starve
@@ -82,11 +97,11 @@ enum Phase {
     /// The host is connecting; the SYN waits.
     Connecting { syn: Box<[u8]> },
     /// Both sides stand.
-    Open(Box<Endpoint>),
+    Open(Endpoint),
 }
 
 impl TcpFlow {
-    fn new(syn: Box<[u8]>, resolver: Option<usize>, now: Instant) -> Self {
+    fn new(syn: Box<[u8]>, resolver: Option<u8>, now: Instant) -> Self {
         Self {
             phase: Phase::Connecting { syn },
             relay: Relay::new(resolver, now),
@@ -105,105 +120,115 @@ impl TcpFlow {
 }
 
 impl Stack {
-    /// A TCP segment from the container.
-    pub(crate) fn tcp_input<H: Host>(
+    /// A TCP segment from the container. Payload may be left in `burst`, which
+    /// goes to the host with [`Stack::tcp_burst`].
+    pub(crate) fn tcp_input<'f, H: Host>(
         &mut self,
         now: Instant,
-        packet: &ipv4::Packet<'_>,
+        packet: &ipv4::Packet<'f>,
         checksum: RxChecksum,
+        burst: &mut Burst<'f>,
         host: &mut H,
     ) {
-        let Ok(segment) = TcpPacket::new_checked(packet.payload) else {
+        let Ok(view) = TcpPacket::new_checked(packet.payload) else {
             self.stats.dropped += 1;
             return;
         };
-        if checksum == RxChecksum::Present
-            && !segment.verify_checksum(&packet.source.into(), &packet.destination.into())
-        {
+        if checksum == RxChecksum::Present && !is_intact(packet) {
             self.stats.dropped += 1;
             return;
         }
         let key = FlowKey::new(
             Protocol::Tcp,
-            (packet.source, segment.src_port()).into(),
-            (packet.destination, segment.dst_port()).into(),
+            (packet.source, view.src_port()).into(),
+            (packet.destination, view.dst_port()).into(),
         );
+        let segment = Segment::new(&view);
         if let Some(id) = self.flows.find(&key) {
-            self.tcp_segment(now, id, packet, &segment, host);
-        } else if segment.syn() && !segment.ack() && !segment.rst() && !segment.fin() {
-            self.tcp_open(now, key, packet, host);
+            self.tcp_segment(now, id, packet, &segment, burst, host);
+        } else if segment.syn && segment.ack.is_none() && !segment.rst && !segment.fin {
+            self.tcp_open(now, key, packet, &segment, host);
         } else {
-            self.engine.refuse(now, packet.whole, &self.link, host);
+            refuse(&mut self.link, host, &key, &segment);
         }
     }
 
-    fn tcp_segment<H: Host>(
+    fn tcp_segment<'f, H: Host>(
         &mut self,
         now: Instant,
         id: FlowId,
-        packet: &ipv4::Packet<'_>,
-        segment: &TcpPacket<&[u8]>,
+        packet: &ipv4::Packet<'f>,
+        segment: &Segment<'f>,
+        burst: &mut Burst<'f>,
         host: &mut H,
     ) {
-        let syn = segment.syn() && !segment.ack();
+        if burst.flow().is_some_and(|flow| flow != id) {
+            self.tcp_burst(now, burst, host);
+        }
         let Some((_, TcpFlow { phase, relay })) = self.flows.tcp_mut(id) else {
             return;
         };
+        if let Phase::Open(endpoint) = phase
+            && relay.host_writable
+            && !relay.draining
+            && endpoint.is_next(now, segment, burst.len())
+            && burst.push(id, segment.payload)
+        {
+            relay.last_heard = now;
+            if burst.is_full() {
+                self.tcp_burst(now, burst, host);
+            }
+            return;
+        }
+        self.tcp_burst(now, burst, host);
+        let Some((key, TcpFlow { phase, relay })) = self.flows.tcp_mut(id) else {
+            return;
+        };
         match phase {
-            // At most a FIN that is repeated.
-            Phase::Open(endpoint) if relay.draining => {
-                self.engine
-                    .segment(endpoint, now, packet.whole, &self.link, host);
-            }
-            // The container may have forgotten the connection: a probe brings a
-            // reset then, and its next SYN is a new flow's (RFC 9293, 3.10.7.4;
-            // smoltcp ignores a SYN in a synchronized state).
-            Phase::Open(endpoint) if syn && endpoint.is_established() => {
-                relay.probing_since.get_or_insert(now);
-                endpoint.set_keep_alive(Some(PROBE_INTERVAL));
-                self.tcp_pump(now, id, host);
-            }
             Phase::Open(endpoint) => {
                 relay.last_heard = now;
-                let outstanding = endpoint.to_container();
-                if let Some((data, fin)) = split_fin(packet) {
-                    self.engine.segment(endpoint, now, &data, &self.link, host);
-                    self.engine.segment(endpoint, now, &fin, &self.link, host);
-                } else if segment.segment_len() == 0
-                    && endpoint.owes_only_fin()
-                    && let Some(ack) = with_odd_window(packet, &mut relay.odd_window)
-                {
-                    self.engine.segment(endpoint, now, &ack, &self.link, host);
-                } else {
-                    self.engine
-                        .segment(endpoint, now, packet.whole, &self.link, host);
+                match endpoint.segment(now, segment, &mut self.rings) {
+                    Arrival::Looked => self.tcp_pump(now, id, host),
+                    Arrival::Reset => self.tcp_drop(id, Close::Reset, host),
+                    Arrival::Refused => refuse(&mut self.link, host, &key, segment),
                 }
-                let progress = endpoint.to_container() < outstanding;
-                if progress && segment.window_len() > 0 {
-                    relay.shut_window = None;
-                } else if match &relay.shut_window {
-                    // Not one that was overtaken on its way.
-                    Some((latest, _)) => segment.ack_number() >= *latest,
-                    None => segment.window_len() == 0,
-                } {
-                    relay.shut_window = bare_ack(packet).map(|ack| (segment.ack_number(), ack));
-                }
-                self.tcp_pump(now, id, host);
             }
             // Closing a socket in SYN-SENT says nothing: a SYN that is not the
             // same again is a new connection from the same port.
-            Phase::Connecting { syn: held } if syn => {
-                if let Some(latest) = syn_to_hold(packet) {
-                    *held = latest;
+            Phase::Connecting { syn } if segment.syn && segment.ack.is_none() => {
+                if let Some(latest) = without_payload(packet) {
+                    *syn = latest;
                 }
                 relay.last_heard = now;
             }
             Phase::Connecting { .. } => {
                 // The container has given up on the connection.
                 self.tcp_drop(id, Close::Reset, host);
-                self.engine.refuse(now, packet.whole, &self.link, host);
+                refuse(&mut self.link, host, &key, segment);
             }
         }
+    }
+
+    /// Gives the host what was gathered for it.
+    pub(crate) fn tcp_burst<H: Host>(&mut self, now: Instant, burst: &mut Burst<'_>, host: &mut H) {
+        let Some(id) = burst.flow() else { return };
+        if let Some((_, TcpFlow { phase, relay })) = self.flows.tcp_mut(id)
+            && let Phase::Open(endpoint) = phase
+        {
+            let taken = match host.tcp_send(id, burst.parts()) {
+                Io::Done(n) => n.min(burst.len()),
+                Io::WouldBlock => 0,
+                Io::Closed | Io::Failed(_) => {
+                    relay.host_failed = true;
+                    0
+                }
+            };
+            relay.host_writable &= taken == burst.len();
+            self.stats.tcp_bytes_up += taken as u64;
+            endpoint.passed(taken, burst.parts(), &mut self.rings);
+            self.tcp_pump(now, id, host);
+        }
+        burst.clear();
     }
 
     /// A SYN: judge it and ask the host to connect.
@@ -212,6 +237,7 @@ impl Stack {
         now: Instant,
         key: FlowKey,
         packet: &ipv4::Packet<'_>,
+        segment: &Segment<'_>,
         host: &mut H,
     ) {
         let Some(remote) = key.remote else { return };
@@ -219,9 +245,9 @@ impl Stack {
             Verdict::Host(target) => (target, None),
             Verdict::Dns => match self.config.resolvers.first() {
                 Some(resolver) => (*resolver, Some(1)),
-                None => return self.engine.refuse(now, packet.whole, &self.link, host),
+                None => return refuse(&mut self.link, host, &key, segment),
             },
-            Verdict::Closed => return self.engine.refuse(now, packet.whole, &self.link, host),
+            Verdict::Closed => return refuse(&mut self.link, host, &key, segment),
             Verdict::Denied(_) => {
                 return self.unreachable(packet.whole, Unreachable::Prohibited, host);
             }
@@ -231,7 +257,7 @@ impl Stack {
             self.stats.over_limit += 1;
             return;
         }
-        let Some(syn) = syn_to_hold(packet) else {
+        let Some(syn) = without_payload(packet) else {
             self.stats.dropped += 1;
             return;
         };
@@ -240,7 +266,7 @@ impl Stack {
             .insert(key, Flow::Tcp(Box::new(TcpFlow::new(syn, resolver, now))))
         else {
             self.stats.over_limit += 1;
-            return self.engine.refuse(now, packet.whole, &self.link, host);
+            return refuse(&mut self.link, host, &key, segment);
         };
         self.half_open += 1;
         self.timers.arm(&mut self.flows, id, now + CONNECT_PATIENCE);
@@ -251,23 +277,26 @@ impl Stack {
 
     /// The host connection stands: answer the SYN.
     pub(crate) fn tcp_connected<H: Host>(&mut self, now: Instant, id: FlowId, host: &mut H) {
+        let seed = self.config.seed;
         let Some((key, TcpFlow { phase, relay })) = self.flows.tcp_mut(id) else {
             return;
         };
         let Phase::Connecting { syn } = phase else {
             return;
         };
-        let syn = syn.clone();
+        let iss = initial_sequence_number(seed, &key, now);
+        let endpoint = with_held(syn, |view| {
+            let (segment, options) = (Segment::new(view), SynOptions::new(view));
+            Endpoint::new(&segment, &options, iss, &self.link, &self.rings)
+        });
         self.half_open -= 1;
-        let port = key.remote.map_or(0, |remote| remote.port());
-        let Some(mut endpoint) = self.engine.listen(port) else {
-            self.flows.remove(id);
-            host.close(id, Close::Reset);
-            return self.engine.refuse(now, &syn, &self.link, host);
-        };
-        self.engine
-            .segment(&mut endpoint, now, &syn, &self.link, host);
-        *phase = Phase::Open(Box::new(endpoint));
+        match endpoint {
+            Some(endpoint) => *phase = Phase::Open(endpoint),
+            None => {
+                self.flows.remove(id);
+                return host.close(id, Close::Reset);
+            }
+        }
         relay.host_writable = true;
         relay.waiting_since = Some(now);
         self.tcp_pump(now, id, host);
@@ -281,16 +310,16 @@ impl Stack {
         error: HostError,
         host: &mut H,
     ) {
-        let Some((_, TcpFlow { phase, relay })) = self.flows.tcp_mut(id) else {
+        let Some((key, TcpFlow { phase, relay })) = self.flows.tcp_mut(id) else {
             return;
         };
         if !matches!(phase, Phase::Connecting { .. }) {
             return;
         }
         if let Some(next) = relay.resolver
-            && let Some(resolver) = self.config.resolvers.get(next)
+            && let Some(resolver) = self.config.resolvers.get(usize::from(next))
         {
-            relay.resolver = Some(next + 1);
+            relay.resolver = next.checked_add(1);
             match host.tcp_connect(id, *resolver) {
                 Ok(()) => return,
                 Err(error) => return self.tcp_connect_failed(now, id, error, host),
@@ -312,7 +341,11 @@ impl Stack {
             | HostError::Reset
             | HostError::NoResources
             | HostError::TooLong
-            | HostError::Other => return self.engine.refuse(now, &syn, &self.link, host),
+            | HostError::Other => {
+                let link = &mut self.link;
+                with_held(&syn, |view| refuse(link, host, &key, &Segment::new(view)));
+                return;
+            }
         };
         self.unreachable(&syn, code, host);
     }
@@ -336,104 +369,85 @@ impl Stack {
 
     /// Moves what can be moved, both ways, and sends what is to be sent.
     fn tcp_pump<H: Host>(&mut self, now: Instant, id: FlowId, host: &mut H) {
-        let Some((_, TcpFlow { phase, relay })) = self.flows.tcp_mut(id) else {
+        let Some((key, TcpFlow { phase, relay })) = self.flows.tcp_mut(id) else {
             return;
         };
         let Phase::Open(endpoint) = phase else {
             return;
         };
-        relay.container_finished |= endpoint.container_finished();
-        if relay.ended(endpoint) == Some(Close::Reset) {
-            return self.tcp_drop(id, Close::Reset, host);
-        }
-
-        let mut failed = false;
-        let mut budget_left = PUMP_BUDGET;
-
-        while relay.host_writable && endpoint.to_host() > 0 {
+        while relay.host_writable && !relay.host_failed && endpoint.to_host() > 0 {
             let io = endpoint.drain(|data| {
-                let io = host.tcp_send(id, data);
-                let taken = if let Io::Done(n) = io {
-                    n.min(data.len())
-                } else {
-                    0
+                let io = host.tcp_send(id, &[IoSlice::new(data)]);
+                let taken = match io {
+                    Io::Done(n) => n.min(data.len()),
+                    _ => 0,
                 };
-                if taken < data.len() {
-                    relay.host_writable = false;
-                }
+                relay.host_writable &= taken == data.len();
                 (taken, io)
             });
             match io {
                 Some(Io::Done(n)) => self.stats.tcp_bytes_up += n as u64,
-                Some(Io::WouldBlock) => {}
-                Some(Io::Closed | Io::Failed(_)) => failed = true,
-                None => break,
+                Some(Io::WouldBlock) | None => {}
+                Some(Io::Closed | Io::Failed(_)) => relay.host_failed = true,
             }
         }
-        if !failed && !relay.host_shut && relay.container_finished && endpoint.to_host() == 0 {
+        if !relay.host_failed
+            && !relay.host_shut
+            && endpoint.container_finished()
+            && endpoint.to_host() == 0
+        {
             host.tcp_shutdown(id);
             relay.host_shut = true;
         }
-        if relay.draining {
-            if failed {
-                self.tcp_drop(id, Close::Reset, host);
-            } else if relay.host_shut {
-                self.tcp_drop(id, Close::Orderly, host);
-            }
-            return;
-        }
 
         // What came before a reset is still to be read, and worth reading.
-        relay.host_readable |= failed;
-        while relay.host_readable && !relay.host_finished && budget_left > 0 && endpoint.can_fill()
-        {
-            let read_closed = relay.host_read_closed;
-            let io = endpoint.fill(|space| {
-                let limit = space.len().min(budget_left);
+        relay.host_readable |= relay.host_failed;
+        let mut budget = PUMP_BUDGET;
+        let mut end = relay.host_failed;
+        while relay.host_readable && !relay.host_finished && budget > 0 && endpoint.can_fill() {
+            let io = endpoint.fill(&mut self.rings, |space| {
+                let limit = space.len().min(budget);
                 let io = host.tcp_receive(id, &mut space[..limit]);
-                let put = if let Io::Done(n) = io {
-                    n.min(limit)
-                } else {
-                    0
+                let put = match io {
+                    Io::Done(n) => n.min(limit),
+                    _ => 0,
                 };
                 // A short read empties the socket, unless its end of stream is still to be read.
-                if put < limit && !read_closed {
+                if put < limit && !relay.host_read_closed {
                     relay.host_readable = false;
                 }
                 (put, io)
             });
             match io {
-                Some(Io::Done(n)) => {
+                Io::Done(n) => {
                     self.stats.tcp_bytes_down += n as u64;
-                    budget_left = budget_left.saturating_sub(n.max(1));
+                    budget = budget.saturating_sub(n.max(1));
                 }
-                Some(Io::WouldBlock) => relay.host_readable = false,
-                Some(Io::Closed) => relay.host_finished = true,
-                Some(Io::Failed(_)) => {
-                    failed = true;
+                Io::WouldBlock => relay.host_readable = false,
+                Io::Closed => relay.host_finished = true,
+                Io::Failed(_) => {
+                    end = true;
                     break;
                 }
-                None => break,
             }
         }
-        // In LAST-ACK smoltcp 0.14 is deaf to window updates: no data may be left then.
-        if relay.host_finished && (endpoint.to_container() == 0 || !relay.container_finished) {
+        if relay.host_finished {
             endpoint.close();
         }
-        self.engine.egress(endpoint, now, &self.link, host);
-        if failed {
-            endpoint.abort();
-            self.engine.egress(endpoint, now, &self.link, host);
+        endpoint.output(now, &key, &mut self.link, host);
+        endpoint.tidy(&mut self.rings);
+        if end {
+            endpoint.abort(&key, &mut self.link, host);
             return self.tcp_drop(id, Close::Reset, host);
         }
-        match relay.ended(endpoint) {
-            None => {}
-            Some(Close::Orderly) if !relay.host_shut => {
-                relay.draining = true;
-                host.tcp_keepalive(id, HALF_CLOSED_IDLE, PROBE_INTERVAL);
-                return;
+        if endpoint.is_finished() {
+            if relay.host_shut {
+                return self.tcp_drop(id, Close::Orderly, host);
             }
-            Some(how) => return self.tcp_drop(id, how, host),
+            if !std::mem::replace(&mut relay.draining, true) {
+                host.tcp_keepalive(id, HALF_CLOSED_IDLE, PROBE_INTERVAL);
+            }
+            return;
         }
 
         // More to read from the host, and room for it: come back after the others.
@@ -441,52 +455,20 @@ impl Stack {
         if more && !std::mem::replace(&mut relay.queued, true) {
             self.again.push(id);
         }
-        let owes = endpoint.to_container() > 0 || !endpoint.is_established();
-        match (owes, relay.waiting_since) {
-            (true, None) => {
-                relay.waiting_since = Some(now);
-                // smoltcp's probes would say nothing true while data is outstanding.
-                relay.probing_since = None;
-                endpoint.set_keep_alive(None);
-            }
-            (false, Some(_)) => relay.waiting_since = None,
-            _ => {}
+        if !endpoint.owed() {
+            relay.waiting_since = None;
+        } else if relay.waiting_since.is_none() {
+            relay.waiting_since = Some(now);
+            relay.probing = None;
         }
-        let mut engine_deadline = self.engine.deadline(endpoint, now);
-        if engine_deadline.is_none()
-            && endpoint.to_container() > 0
-            && let Some((_, ack)) = &relay.shut_window
-        {
-            // A shut window can leave smoltcp 0.14 with unacknowledged data and no
-            // timer: when it opens, and when a retransmission meets it shut. The
-            // same acknowledgement once more starts its probe timer; three
-            // repetitions, its fast retransmission. They are counted anew after
-            // one with another window.
-            let odd = ipv4::parse(ack)
-                .ok()
-                .and_then(|packet| with_odd_window(&packet, &mut relay.odd_window));
-            if let Some(odd) = odd {
-                self.engine.segment(endpoint, now, &odd, &self.link, host);
-            }
-            for _ in 0..4 {
-                self.engine.segment(endpoint, now, ack, &self.link, host);
-                if self.engine.deadline(endpoint, now).is_some() {
-                    break;
-                }
-            }
-            self.engine.egress(endpoint, now, &self.link, host);
-            engine_deadline = self.engine.deadline(endpoint, now);
+        if let Some(deadline) = relay.deadline(endpoint) {
+            self.timers.arm(&mut self.flows, id, deadline);
         }
-        let mut deadline = relay.liveness_deadline(endpoint.is_established());
-        if let Some(at) = engine_deadline {
-            deadline = deadline.min(at);
-        }
-        self.timers.arm(&mut self.flows, id, deadline);
     }
 
     /// A deadline of the flow has passed.
     pub(crate) fn tcp_due<H: Host>(&mut self, now: Instant, id: FlowId, host: &mut H) {
-        let Some((_, TcpFlow { phase, relay })) = self.flows.tcp_mut(id) else {
+        let Some((key, TcpFlow { phase, relay })) = self.flows.tcp_mut(id) else {
             return;
         };
         let Phase::Open(endpoint) = phase else {
@@ -504,25 +486,21 @@ impl Stack {
         if relay.draining {
             return;
         }
-        if relay
-            .probing_since
-            .is_some_and(|since| relay.last_heard > since)
-        {
-            relay.probing_since = None;
-            if !(relay.host_shut || relay.host_finished) {
-                endpoint.set_keep_alive(None);
-            }
+        let answered = |(since, _): &mut (Instant, Instant)| relay.last_heard > *since;
+        relay.probing.take_if(answered);
+        if relay.lost_at(endpoint).is_some_and(|at| now >= at) {
+            endpoint.abort(&key, &mut self.link, host);
+            return self.tcp_drop(id, Close::Reset, host);
         }
-        if now >= relay.liveness_deadline(endpoint.is_established()) {
-            if relay.waiting_since.or(relay.probing_since).is_some() {
-                endpoint.abort();
-                self.engine.egress(endpoint, now, &self.link, host);
-                return self.tcp_drop(id, Close::Reset, host);
+        if relay.probe_at().is_some_and(|at| now >= at) {
+            if relay.probing.is_none() {
+                host.tcp_keepalive(id, HALF_CLOSED_IDLE, PROBE_INTERVAL);
             }
-            relay.probing_since = Some(now);
-            endpoint.set_keep_alive(Some(PROBE_INTERVAL));
-            host.tcp_keepalive(id, HALF_CLOSED_IDLE, PROBE_INTERVAL);
+            let since = relay.probing.map_or(now, |(since, _)| since);
+            relay.probing = Some((since, now));
+            endpoint.probe();
         }
+        endpoint.timer_due(now);
         self.tcp_pump(now, id, host);
     }
 
@@ -533,8 +511,33 @@ impl Stack {
         };
         match flow.phase {
             Phase::Connecting { .. } => self.half_open -= 1,
-            Phase::Open(endpoint) => self.engine.release(*endpoint),
+            Phase::Open(mut endpoint) => endpoint.release(&mut self.rings),
         }
         host.close(id, how);
     }
+}
+
+/// Whether a segment's checksum is right.
+fn is_intact(packet: &ipv4::Packet<'_>) -> bool {
+    let length = packet.payload.len();
+    let protocol = packet.protocol.into();
+    let mut sum = Sum::pseudo_header(packet.source, packet.destination, protocol, length);
+    sum.add(packet.payload);
+    sum.is_valid()
+}
+
+/// Reads a SYN that was held.
+fn with_held<R>(syn: &[u8], read: impl FnOnce(&TcpPacket<&[u8]>) -> R) -> Option<R> {
+    let packet = ipv4::parse(syn).ok()?;
+    let view = TcpPacket::new_checked(packet.payload).ok()?;
+    Some(read(&view))
+}
+
+/// A clock and a keyed hash of the connection (RFC 6528).
+fn initial_sequence_number(seed: u64, key: &FlowKey, now: Instant) -> Seq {
+    let mut hasher = DefaultHasher::new();
+    (seed, key).hash(&mut hasher);
+    let [a, b, c, d, ..] = hasher.finish().to_ne_bytes();
+    let clock = usize::try_from(now.total_micros() / 4).unwrap_or_default();
+    Seq::new(u32::from_ne_bytes([a, b, c, d])) + clock
 }

@@ -1,96 +1,182 @@
-//! What a segment says, in other words: copies of the container's segments in a
-//! form that the engine takes well. Their TCP checksums are not made right:
-//! segments have been verified before.
+//! TCP segments (RFC 9293, 3.1): what one of the container's says, and the
+//! headers of ours.
 
-use smoltcp::wire::{Ipv4Packet, TcpPacket};
+use std::net::IpAddr;
 
+use smoltcp::wire::{
+    EthernetProtocol, IpProtocol, Ipv4Packet, TcpControl, TcpOption, TcpPacket, TcpRepr,
+};
+
+use super::seq::Seq;
+use crate::flow::FlowKey;
+use crate::host::Host;
 use crate::ipv4;
+use crate::link::{Link, MAX_HEAD, TxOffload};
 
 /// TCP header without options, bytes.
-const HEADER_LEN: usize = 20;
-/// Least MSS that is respected: the default (RFC 9293, 3.7.1), which every IPv4
-/// host can take. Less would turn a full ring into a flood of tiny frames.
-const MIN_MSS: u16 = 536;
+pub(super) const HEADER_LEN: usize = 20;
+/// Largest shift of the window scale option (RFC 7323, 2.3).
+const MAX_SCALE: u8 = 14;
 
-/// The SYN as its endpoint will be shown it. Data that comes with it (TCP Fast
-/// Open, RFC 7413) is left to be sent again, as by any server without cookies.
-pub(super) fn syn_to_hold(packet: &ipv4::Packet<'_>) -> Option<Box<[u8]>> {
-    let header = packet.whole.len() - packet.payload.len();
-    let mut syn = without_payload(packet)?;
-    let options = syn.get_mut(header + HEADER_LEN..)?;
-    let mut at = 0;
-    // Malformed options are the engine's matter.
-    while let Some(&kind) = options.get(at) {
-        match (kind, options.get(at + 1).copied()) {
-            (1, _) => at += 1,
-            (2, Some(4)) => {
-                if let Some([high, low]) = options.get_mut(at + 2..at + 4) {
-                    let mss = u16::from_be_bytes([*high, *low]).max(MIN_MSS);
-                    [*high, *low] = mss.to_be_bytes();
+/// What a segment of the container says.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Segment<'a> {
+    pub(super) seq: Seq,
+    pub(super) ack: Option<Seq>,
+    pub(super) window: u16,
+    pub(super) syn: bool,
+    pub(super) fin: bool,
+    pub(super) rst: bool,
+    pub(super) payload: &'a [u8],
+    /// Blocks of the SACK option (RFC 2018).
+    pub(super) sacked: [Option<(Seq, Seq)>; 3],
+}
+
+impl<'a> Segment<'a> {
+    pub(super) fn new(packet: &TcpPacket<&'a [u8]>) -> Self {
+        let mut sacked = [None; 3];
+        if usize::from(packet.header_len()) > HEADER_LEN && !packet.syn() {
+            for_each_option(packet, |option| {
+                if let TcpOption::SackRange(ranges) = option {
+                    sacked = ranges.map(|range| range.map(|(l, r)| (Seq::new(l), Seq::new(r))));
                 }
-                break;
-            }
-            (3.., Some(length @ 2..)) => at += usize::from(length),
-            _ => break,
+            });
+        }
+        Self {
+            seq: packet.seq_number().into(),
+            ack: packet.ack().then(|| packet.ack_number().into()),
+            window: packet.window_len(),
+            syn: packet.syn(),
+            fin: packet.fin(),
+            rst: packet.rst(),
+            payload: packet.payload(),
+            sacked,
         }
     }
-    Some(syn)
+
+    /// Sequence space that it takes (SEG.LEN).
+    pub(super) fn len(&self) -> usize {
+        self.payload.len() + usize::from(self.syn) + usize::from(self.fin)
+    }
 }
 
-/// The headers of a segment as a packet of its own.
-fn without_payload(packet: &ipv4::Packet<'_>) -> Option<Box<[u8]>> {
+/// What a SYN says beyond its header.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct SynOptions {
+    pub(super) mss: Option<u16>,
+    pub(super) scale: Option<u8>,
+    pub(super) sack_permitted: bool,
+}
+
+impl SynOptions {
+    pub(super) fn new(packet: &TcpPacket<&[u8]>) -> Self {
+        let mut options = Self::default();
+        for_each_option(packet, |option| match option {
+            TcpOption::MaxSegmentSize(mss) => options.mss = Some(mss),
+            TcpOption::WindowScale(shift) => options.scale = Some(shift.min(MAX_SCALE)),
+            TcpOption::SackPermitted => options.sack_permitted = true,
+            _ => {}
+        });
+        options
+    }
+}
+
+/// Reads options up to the first that is malformed.
+fn for_each_option<'a>(packet: &TcpPacket<&'a [u8]>, mut each: impl FnMut(TcpOption<'a>)) {
+    let mut rest = packet.options();
+    while !rest.is_empty() {
+        match TcpOption::parse(rest) {
+            Ok((_, TcpOption::EndOfList)) | Err(_) => return,
+            Ok((next, option)) => {
+                each(option);
+                rest = next;
+            }
+        }
+    }
+}
+
+/// The headers of a segment as a packet of its own, for as long as it waits.
+/// Data that comes with a SYN (TCP Fast Open, RFC 7413) is left to be sent
+/// again, as by any server without cookies.
+pub(super) fn without_payload(packet: &ipv4::Packet<'_>) -> Option<Box<[u8]>> {
     let headers = packet.whole.len() - packet.payload.len();
     let segment = TcpPacket::new_checked(packet.payload).ok()?;
-    let syn = packet
+    let head = packet
         .whole
         .get(..headers + usize::from(segment.header_len()))?;
-    let mut syn: Box<[u8]> = syn.into();
-    let total = ipv4::len16(syn.len());
-    let mut view = Ipv4Packet::new_unchecked(&mut syn[..]);
+    let mut head: Box<[u8]> = head.into();
+    let total = ipv4::len16(head.len());
+    let mut view = Ipv4Packet::new_unchecked(&mut head[..]);
     view.set_total_len(total);
     view.fill_checksum();
-    Some(syn)
+    Some(head)
 }
 
-/// A segment with data and a FIN as two packets. smoltcp 0.14 cuts data off at
-/// the edge of its window and takes the FIN behind it all the same, so that the
-/// end of the stream would be lost without a trace. The edge may move back by
-/// less than the unit of the window scale (RFC 7323, 2.4), under a sender that
-/// has used all of it.
-pub(super) fn split_fin(packet: &ipv4::Packet<'_>) -> Option<(Vec<u8>, Box<[u8]>)> {
-    let segment = TcpPacket::new_checked(packet.payload).ok()?;
-    let length = packet.payload.len() - usize::from(segment.header_len());
-    if length == 0 || !segment.fin() {
-        return None;
+/// The header of a segment of ours that has nothing to say yet but its place.
+pub(super) fn header(key: &FlowKey, seq: Seq, ack: Option<Seq>, window: u16) -> TcpRepr<'static> {
+    TcpRepr {
+        src_port: key.remote.map_or(0, |remote| remote.port()),
+        dst_port: key.container.port(),
+        control: TcpControl::None,
+        seq_number: seq.into(),
+        ack_number: ack.map(Into::into),
+        window_len: window,
+        window_scale: None,
+        max_seg_size: None,
+        sack_permitted: false,
+        sack_ranges: [None; 3],
+        timestamp: None,
+        payload: &[],
     }
-    let header = packet.whole.len() - packet.payload.len();
-    let mut data = packet.whole.to_vec();
-    TcpPacket::new_unchecked(data.get_mut(header..)?).set_fin(false);
-    let mut fin = without_payload(packet)?;
-    TcpPacket::new_unchecked(fin.get_mut(header..)?).set_seq_number(segment.seq_number() + length);
-    Some((data, fin))
 }
 
-/// A copy of what a segment says without the sequence space that it takes.
-pub(super) fn bare_ack(packet: &ipv4::Packet<'_>) -> Option<Box<[u8]>> {
-    let segment = TcpPacket::new_checked(packet.payload).ok()?;
-    let header = packet.whole.len() - packet.payload.len();
-    let mut ack = without_payload(packet)?;
-    let mut view = TcpPacket::new_unchecked(ack.get_mut(header..)?);
-    view.set_seq_number(segment.seq_number() + segment.segment_len());
-    view.set_psh(false);
-    view.set_fin(false);
-    Some(ack)
+/// Sends a segment to the container; with `mss` not 0 it is a super-segment.
+pub(super) fn transmit(
+    link: &mut Link,
+    host: &mut impl Host,
+    key: &FlowKey,
+    header: &TcpRepr<'_>,
+    payload: [&[u8]; 2],
+    mss: u16,
+) {
+    let (Some(IpAddr::V4(source)), IpAddr::V4(destination)) =
+        (key.remote.map(|remote| remote.ip()), key.container.ip())
+    else {
+        return;
+    };
+    let mut head = [0; MAX_HEAD];
+    let len = ipv4::HEADER_LEN + header.header_len();
+    let Some(head) = head.get_mut(..len) else {
+        return;
+    };
+    let total = len + payload[0].len() + payload[1].len();
+    ipv4::emit(head, total, source, destination, IpProtocol::Tcp);
+    let mut view = TcpPacket::new_unchecked(&mut head[ipv4::HEADER_LEN..]);
+    header.emit(
+        &mut view,
+        &source.into(),
+        &destination.into(),
+        &smoltcp::phy::ChecksumCapabilities::ignored(),
+    );
+    link.transmit(
+        host,
+        EthernetProtocol::Ipv4,
+        TxOffload::Tcp { mss },
+        head,
+        payload,
+    );
 }
 
-/// A segment without data for an endpoint that has but its FIN to send again.
-/// The third acknowledgement that repeats itself would make smoltcp 0.14 stop
-/// its timer for a fast retransmission without data, and forget the FIN; one that
-/// changes the window (which is of no more use) is no repetition to it.
-pub(super) fn with_odd_window(packet: &ipv4::Packet<'_>, last: &mut u16) -> Option<Box<[u8]>> {
-    *last = *last % 2 + 1;
-    let header = packet.whole.len() - packet.payload.len();
-    let mut ack = without_payload(packet)?;
-    TcpPacket::new_unchecked(ack.get_mut(header..)?).set_window_len(*last);
-    Some(ack)
+/// Answers a segment that belongs to no connection with a reset (RFC 9293,
+/// 3.10.7.1).
+pub(super) fn refuse(link: &mut Link, host: &mut impl Host, key: &FlowKey, segment: &Segment<'_>) {
+    if segment.rst {
+        return;
+    }
+    let mut reset = match segment.ack {
+        Some(ack) => header(key, ack, None, 0),
+        None => header(key, Seq::new(0), Some(segment.seq + segment.len()), 0),
+    };
+    reset.control = TcpControl::Rst;
+    transmit(link, host, key, &reset, [&[], &[]], 0);
 }

@@ -1,6 +1,7 @@
 //! A host whose sockets are in memory, with a kernel's bounds and edges.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::io::IoSlice;
 use std::net::{IpAddr, SocketAddr};
 
 use smoltcp::time::{Duration, Instant};
@@ -250,13 +251,14 @@ impl FakeHost {
     }
 }
 
+fn joined(parts: &[IoSlice<'_>]) -> Vec<u8> {
+    parts.iter().flat_map(|part| part.iter().copied()).collect()
+}
+
 impl Host for FakeHost {
-    fn transmit<R>(&mut self, len: usize, fill: impl FnOnce(&mut [u8]) -> R) -> R {
+    fn transmit(&mut self, frame: &[IoSlice<'_>]) {
         assert!(self.frames.len() < 100_000, "the stack sends without end");
-        let mut frame = vec![0xa5; len];
-        let result = fill(&mut frame);
-        self.frames.push_back(frame);
-        result
+        self.frames.push_back(joined(frame));
     }
 
     fn is_local(&mut self, addr: IpAddr) -> bool {
@@ -298,8 +300,12 @@ impl Host for FakeHost {
         Ok(())
     }
 
-    fn tcp_send(&mut self, flow: FlowId, data: &[u8]) -> Io {
-        assert!(!data.is_empty(), "an empty write is a wasted call");
+    fn tcp_send(&mut self, flow: FlowId, data: &[IoSlice<'_>]) -> Io {
+        assert!(
+            !data.is_empty() && data.iter().all(|part| !part.is_empty()),
+            "an empty write is a wasted call"
+        );
+        let data = joined(data);
         if let Some(error) = self.fault(Call::Send) {
             return Io::Failed(error);
         }

@@ -107,7 +107,7 @@ impl World {
         Self {
             now,
             link: config.link,
-            stack: Stack::new(config.clone(), now),
+            stack: Stack::new(config.clone()),
             host: FakeHost::new(now),
             guest: Guest::new(config.link, now),
             weather: Weather::default(),

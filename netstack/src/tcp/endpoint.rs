@@ -1,0 +1,297 @@
+//! Our end of a TCP connection with the container (RFC 9293).
+//!
+//! # Theory of operation
+//!
+//! An endpoint is made from the container's SYN once the host connection stands,
+//! so its life begins in SYN-RECEIVED. Its state is what has happened, not a
+//! name: the handshake is complete or not, our FIN was sent and acknowledged or
+//! not ([`Sender`]), the container's was received or not ([`Receiver`]). The eleven
+//! states of RFC 9293 are combinations of these, and no transition can be missed.
+//!
+//! A segment is shown to the endpoint with [`Endpoint::segment`]; what there is to
+//! say afterwards goes out with [`Endpoint::output`]: repetitions first, then new
+//! data, then an acknowledgement if none of these has carried it.
+
+use std::io::IoSlice;
+
+use smoltcp::time::Instant;
+use smoltcp::wire::TcpControl;
+
+use super::receiver::{Receiver, SCALE};
+use super::rings::Rings;
+use super::segment::{self, Segment, SynOptions};
+use super::sender::Sender;
+use super::seq::Seq;
+use crate::flow::FlowKey;
+use crate::host::Host;
+use crate::ipv4;
+use crate::link::Link;
+
+/// What an endpoint makes of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Arrival {
+    /// It was taken, or not; [`Endpoint::output`] says so.
+    Looked,
+    /// The container has reset the connection.
+    Reset,
+    /// It acknowledges what was never sent in a handshake: to be answered with a
+    /// reset.
+    Refused,
+}
+
+#[derive(Debug)]
+pub(super) struct Endpoint {
+    sender: Sender,
+    receiver: Receiver,
+    /// The container has acknowledged our SYN.
+    established: bool,
+    scaled: bool,
+    sack_permitted: bool,
+    /// A SYN has to be sent, for the first time or again.
+    syn_due: bool,
+    ack_due: bool,
+}
+
+impl Endpoint {
+    /// Answers `syn` with the next [`Endpoint::output`].
+    pub(super) fn new(
+        syn: &Segment<'_>,
+        options: &SynOptions,
+        iss: Seq,
+        link: &Link,
+        rings: &Rings,
+    ) -> Self {
+        let scaled = options.scale.is_some();
+        Self {
+            sender: Sender::new(iss, syn, options, link.config),
+            receiver: Receiver::new(syn, rings.size(), scaled, options.sack_permitted),
+            established: false,
+            scaled,
+            sack_permitted: options.sack_permitted,
+            syn_due: true,
+            ack_due: false,
+        }
+    }
+
+    /// The handshake with the container is complete.
+    pub(super) fn is_established(&self) -> bool {
+        self.established
+    }
+
+    /// Both directions have ended; only late repetitions are left (TIME-WAIT, or
+    /// CLOSED after LAST-ACK).
+    pub(super) fn is_finished(&self) -> bool {
+        self.receiver.is_finished() && self.sender.is_finished()
+    }
+
+    /// The container has ended its direction; data may still wait for the host.
+    pub(super) fn container_finished(&self) -> bool {
+        self.receiver.is_finished()
+    }
+
+    /// The container owes an acknowledgement.
+    pub(super) fn owed(&self) -> bool {
+        !self.established || self.sender.owed()
+    }
+
+    /// Our FIN, and no data, is what it has to acknowledge.
+    pub(super) fn owed_only_fin(&self) -> bool {
+        self.sender.owed() && self.sender.queued() == 0
+    }
+
+    /// Bytes from the container that wait for the host.
+    pub(super) fn to_host(&self) -> usize {
+        self.receiver.queued()
+    }
+
+    /// Room for bytes from the host.
+    pub(super) fn can_fill(&self) -> bool {
+        self.established && self.sender.has_room()
+    }
+
+    /// Lends the contiguous front of what the container sent; `take` says how
+    /// much of it is done with.
+    pub(super) fn drain<R>(&mut self, take: impl FnOnce(&[u8]) -> (usize, R)) -> Option<R> {
+        self.receiver.drain(take)
+    }
+
+    /// Lends contiguous free space; `put` says how much of it was filled.
+    pub(super) fn fill<R>(
+        &mut self,
+        rings: &mut Rings,
+        put: impl FnOnce(&mut [u8]) -> (usize, R),
+    ) -> R {
+        self.sender.fill(rings, put)
+    }
+
+    /// Ends our direction after everything that was filled in.
+    pub(super) fn close(&mut self) {
+        self.sender.end();
+    }
+
+    /// Probes an idle container (RFC 9293, 3.8.4) with the next output.
+    pub(super) fn probe(&mut self) {
+        self.sender.set_probe();
+    }
+
+    /// Gives back memory that is not in use.
+    pub(super) fn tidy(&mut self, rings: &mut Rings) {
+        self.sender.tidy(rings);
+        self.receiver.tidy(rings);
+    }
+
+    /// Gives back all memory.
+    pub(super) fn release(&mut self, rings: &mut Rings) {
+        self.sender.release(rings);
+        self.receiver.release(rings);
+    }
+
+    /// Whether a segment, `ahead` bytes behind what has arrived, says nothing but
+    /// the next data: then its payload may go to the host and [`Endpoint::passed`]
+    /// be told. Its acknowledgement is looked at here.
+    pub(super) fn is_next(&mut self, now: Instant, segment: &Segment<'_>, ahead: usize) -> bool {
+        let Some(ack) = segment.ack else { return false };
+        let plain = self.established
+            && !segment.payload.is_empty()
+            && !(segment.syn || segment.fin || segment.rst)
+            && !self.sender.nxt().is_before(ack)
+            && self.receiver.is_next(segment, ahead);
+        if plain {
+            self.sender.acknowledged(now, ack, segment);
+        }
+        plain
+    }
+
+    /// The host has taken the first `taken` bytes of `parts`.
+    pub(super) fn passed(&mut self, taken: usize, parts: &[IoSlice<'_>], rings: &mut Rings) {
+        self.receiver.passed(taken, parts, rings);
+        self.ack_due = true;
+    }
+
+    /// A segment from the container (RFC 9293, 3.10.7.4).
+    pub(super) fn segment(
+        &mut self,
+        now: Instant,
+        segment: &Segment<'_>,
+        rings: &mut Rings,
+    ) -> Arrival {
+        let first = segment.seq == self.receiver.nxt();
+        if !self.receiver.is_acceptable(segment) {
+            // The container has not seen our SYN, or sends what we have.
+            self.syn_due |= segment.syn && !self.established;
+            self.ack_due |= !segment.rst;
+            return Arrival::Looked;
+        }
+        // Neither an inexact reset nor a SYN ends a connection (RFC 5961, 3 and 4).
+        if segment.rst && first {
+            return Arrival::Reset;
+        }
+        if segment.rst || segment.syn {
+            self.ack_due = true;
+            return Arrival::Looked;
+        }
+        let Some(ack) = segment.ack else {
+            return Arrival::Looked;
+        };
+        if !self.established {
+            if ack != self.sender.nxt() {
+                return Arrival::Refused;
+            }
+            self.established = true;
+            self.syn_due = false;
+            self.sender.established(now, segment);
+        } else if self.sender.nxt().is_before(ack) {
+            self.ack_due = true;
+            return Arrival::Looked;
+        } else {
+            self.sender.acknowledged(now, ack, segment);
+        }
+        if segment.len() > 0 {
+            self.receiver.accept(segment, rings);
+            self.ack_due = true;
+        }
+        Arrival::Looked
+    }
+
+    /// When [`Endpoint::timer_due`] must be called.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.sender.deadline()
+    }
+
+    /// A timer may have run out; the next output does what is due.
+    pub(super) fn timer_due(&mut self, now: Instant) {
+        if self.established {
+            self.sender.timer_due(now);
+        } else {
+            self.syn_due |= self.sender.syn_due(now);
+        }
+    }
+
+    /// Sends everything that there is to say.
+    pub(super) fn output(
+        &mut self,
+        now: Instant,
+        key: &FlowKey,
+        link: &mut Link,
+        host: &mut impl Host,
+    ) {
+        if !self.established {
+            if std::mem::take(&mut self.syn_due) {
+                self.send_syn(now, key, link, host);
+            }
+            return;
+        }
+        let super_segment = |len: usize, mss: u16| if len > usize::from(mss) { mss } else { 0 };
+        while let Some(next) = self.sender.next(now) {
+            let window = self.receiver.advertise(false);
+            let ack = Some(self.receiver.nxt());
+            let mut header = segment::header(key, next.seq, ack, window);
+            header.control = match (next.fin, next.push) {
+                (true, _) => TcpControl::Fin,
+                (false, true) => TcpControl::Psh,
+                (false, false) => TcpControl::None,
+            };
+            let payload = self.sender.payload(&next);
+            let mss = super_segment(next.len, self.sender.mss);
+            segment::transmit(link, host, key, &header, payload, mss);
+            // Blocks of a selective acknowledgement go without data.
+            self.ack_due &= self.receiver.has_gaps();
+        }
+        if self.sender.take_probe() {
+            self.send_ack(self.sender.una().minus(1), key, link, host);
+        } else if self.ack_due || self.receiver.has_opened() {
+            self.send_ack(self.sender.nxt(), key, link, host);
+            self.ack_due = false;
+        }
+        self.sender.keep_time(now);
+    }
+
+    fn send_ack(&mut self, seq: Seq, key: &FlowKey, link: &mut Link, host: &mut impl Host) {
+        let window = self.receiver.advertise(false);
+        let mut header = segment::header(key, seq, Some(self.receiver.nxt()), window);
+        header.sack_ranges = self.receiver.blocks();
+        segment::transmit(link, host, key, &header, [&[], &[]], 0);
+    }
+
+    fn send_syn(&mut self, now: Instant, key: &FlowKey, link: &mut Link, host: &mut impl Host) {
+        self.sender.syn_sent(now);
+        let window = self.receiver.advertise(true);
+        let ack = Some(self.receiver.nxt());
+        let mut header = segment::header(key, self.sender.una(), ack, window);
+        header.control = TcpControl::Syn;
+        let room =
+            usize::from(link.config.mtu).saturating_sub(ipv4::HEADER_LEN + segment::HEADER_LEN);
+        header.max_seg_size = Some(ipv4::len16(room));
+        header.window_scale = self.scaled.then_some(SCALE);
+        header.sack_permitted = self.sack_permitted;
+        segment::transmit(link, host, key, &header, [&[], &[]], 0);
+    }
+
+    /// Tells the container that the connection is gone (RFC 9293, 3.10.5).
+    pub(super) fn abort(&mut self, key: &FlowKey, link: &mut Link, host: &mut impl Host) {
+        let ack = Some(self.receiver.nxt());
+        let mut header = segment::header(key, self.sender.nxt(), ack, 0);
+        header.control = TcpControl::Rst;
+        segment::transmit(link, host, key, &header, [&[], &[]], 0);
+    }
+}

@@ -1,0 +1,117 @@
+//! Payload memory of all TCP flows, out of one budget.
+//!
+//! # Theory of operation
+//!
+//! A flow holds a ring only while there is something in it: one for what the
+//! host has sent until the container acknowledges it, one for what the container
+//! has sent while the host's socket is full or a segment is missing. An idle flow
+//! holds none. Rings that come back are kept, the last one first (its pages are
+//! warm), up to [`KEPT`] bytes; the rest goes back to the system.
+//!
+//! The size of a ring follows what is left of the budget, so that few flows are
+//! not held back and many share. The smallest size is always granted, or a flow
+//! would stand still: the bound is the budget and two of those for each flow.
+
+use smoltcp::storage::RingBuffer;
+
+/// Bytes that wait in order.
+pub(super) type Ring = RingBuffer<'static, u8>;
+
+/// Ring sizes in bytes, largest first. 1 MiB is where throughput stops growing.
+const SIZES: [usize; 4] = [1 << 20, 256 << 10, 64 << 10, 16 << 10];
+/// Bytes of unused rings that are kept.
+const KEPT: usize = 4 << 20;
+/// The part of what is left that one ring may have.
+const SHARE: usize = 128;
+
+/// The rings that are not in use, and how many bytes are.
+#[derive(Debug)]
+pub(crate) struct Rings {
+    budget: usize,
+    lent: usize,
+    kept: usize,
+    free: [Vec<Ring>; SIZES.len()],
+}
+
+impl Rings {
+    pub(crate) fn new(budget: usize) -> Self {
+        Self {
+            budget,
+            lent: 0,
+            kept: 0,
+            free: Default::default(),
+        }
+    }
+
+    /// Bytes that flows hold.
+    #[cfg(test)]
+    pub(crate) fn lent(&self) -> usize {
+        self.lent
+    }
+
+    /// The size of the ring that a flow would get now.
+    pub(super) fn size(&self) -> usize {
+        let share = self.budget.saturating_sub(self.lent) / SHARE;
+        let fits = |size: &&usize| **size <= share;
+        *SIZES.iter().find(fits).unwrap_or(&SIZES[SIZES.len() - 1])
+    }
+
+    /// An empty ring of at most `most` bytes, or of the smallest size.
+    pub(super) fn take(&mut self, most: usize) -> Ring {
+        let size = self.size().min(most.max(SIZES[SIZES.len() - 1]));
+        let class = SIZES.iter().position(|fits| *fits <= size);
+        let free = class.and_then(|class| self.free.get_mut(class)?.pop());
+        let ring = match free {
+            Some(ring) => {
+                self.kept -= ring.capacity();
+                ring
+            }
+            None => {
+                let size = class.map_or(size, |class| SIZES[class]);
+                // Zeroed by the system, page by page, when they are first written.
+                Ring::new(vec![0; size])
+            }
+        };
+        self.lent += ring.capacity();
+        ring
+    }
+
+    /// Takes a ring back.
+    pub(super) fn give(&mut self, mut ring: Ring) {
+        let size = ring.capacity();
+        self.lent -= size;
+        if self.kept + size > KEPT {
+            return;
+        }
+        if let Some(class) = SIZES.iter().position(|of_class| *of_class == size) {
+            ring.clear();
+            self.kept += size;
+            self.free[class].push(ring);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{KEPT, Rings, SIZES};
+
+    #[test]
+    fn sizes_follow_the_budget_and_everything_comes_back() {
+        let mut rings = Rings::new(256 << 20);
+        let mut lent = Vec::new();
+        for _ in 0..10_000 {
+            lent.push(rings.take(usize::MAX));
+            assert!(rings.size() <= lent[lent.len() - 1].capacity());
+        }
+        assert_eq!(lent[0].capacity(), SIZES[0]);
+        assert_eq!(lent[9_999].capacity(), SIZES[3]);
+        assert!(rings.lent() <= (256 << 20) + 10_000 * SIZES[3]);
+        for ring in lent {
+            rings.give(ring);
+        }
+        assert_eq!(rings.lent(), 0);
+        assert!(rings.kept <= KEPT);
+        assert_eq!(rings.take(1).capacity(), SIZES[3]);
+        assert_eq!(rings.take(100 << 10).capacity(), SIZES[2]);
+    }
+}
