@@ -48,6 +48,12 @@ pub(crate) struct EchoFlow {
     last_used: Instant,
 }
 
+impl EchoFlow {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self { last_used: now }
+    }
+}
+
 impl Stack {
     /// An ICMP packet from the container.
     pub(crate) fn icmp_input<H: Host>(
@@ -98,10 +104,7 @@ impl Stack {
         let id = match self.flows.find(&key) {
             Some(id) => id,
             None => {
-                let Some(id) = self
-                    .flows
-                    .insert(key, Flow::Echo(EchoFlow { last_used: now }))
-                else {
+                let Some(id) = self.flows.insert(key, Flow::Echo(EchoFlow::new(now))) else {
                     self.stats.over_limit += 1;
                     return self.unreachable(packet.whole, Unreachable::Prohibited, host);
                 };

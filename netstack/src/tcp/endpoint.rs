@@ -14,7 +14,7 @@
 
 use std::io::IoSlice;
 
-use smoltcp::time::Instant;
+use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::TcpControl;
 
 use super::receiver::{Receiver, SCALE};
@@ -26,6 +26,10 @@ use crate::flow::FlowKey;
 use crate::host::Host;
 use crate::ipv4;
 use crate::link::Link;
+
+/// How long an acknowledgement may wait for data to go with it (RFC 9293,
+/// 3.8.6.3: less than 500 ms; Linux: `TCP_DELACK_MIN`).
+const ACK_DELAY: Duration = Duration::from_millis(40);
 
 /// What an endpoint makes of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,11 +54,20 @@ pub(super) struct Endpoint {
     /// A SYN has to be sent, for the first time or again.
     syn_due: bool,
     ack_due: bool,
+    /// When an acknowledgement is due that waits for data to go with it.
+    ack_at: Option<Instant>,
+    /// When data came last.
+    received_at: Instant,
+    /// The container asks and the host answers: an acknowledgement of a question
+    /// can wait. Not before that was seen, or a container that sends the second
+    /// half of a question only when the first is acknowledged would wait, too.
+    answers: bool,
 }
 
 impl Endpoint {
     /// Answers `syn` with the next [`Endpoint::output`].
     pub(super) fn new(
+        now: Instant,
         syn: &Segment<'_>,
         options: &SynOptions,
         iss: Seq,
@@ -70,6 +83,9 @@ impl Endpoint {
             sack_permitted: options.sack_permitted,
             syn_due: true,
             ack_due: false,
+            ack_at: None,
+            received_at: now,
+            answers: false,
         }
     }
 
@@ -115,12 +131,13 @@ impl Endpoint {
         self.receiver.drain(take)
     }
 
-    /// Lends contiguous free space; `put` says how much of it was filled.
+    /// Lends contiguous free space; `put` says how much of it was filled. `None`
+    /// when there is none after all.
     pub(super) fn fill<R>(
         &mut self,
         rings: &mut Rings,
         put: impl FnOnce(&mut [u8]) -> (usize, R),
-    ) -> R {
+    ) -> Option<R> {
         self.sender.fill(rings, put)
     }
 
@@ -163,9 +180,22 @@ impl Endpoint {
     }
 
     /// The host has taken the first `taken` bytes of `parts`.
-    pub(super) fn passed(&mut self, taken: usize, parts: &[IoSlice<'_>], rings: &mut Rings) {
+    pub(super) fn passed(
+        &mut self,
+        now: Instant,
+        taken: usize,
+        parts: &[IoSlice<'_>],
+        rings: &mut Rings,
+    ) {
+        let before = self.receiver.nxt();
         self.receiver.passed(taken, parts, rings);
-        self.ack_due = true;
+        self.received_at = now;
+        let question = self.receiver.nxt().after(before) < usize::from(self.sender.mss);
+        if self.answers && question && self.ack_at.is_none() {
+            self.ack_at = Some(now + ACK_DELAY);
+        } else {
+            self.ack_due = true;
+        }
     }
 
     /// A segment from the container (RFC 9293, 3.10.7.4).
@@ -208,18 +238,32 @@ impl Endpoint {
         }
         if segment.len() > 0 {
             self.receiver.accept(segment, rings);
-            self.ack_due = true;
+            self.received_at = now;
+            // A FIN is the last word: ours, if it is to come, can bring the acknowledgement.
+            let last = segment.payload.is_empty() && self.receiver.is_finished();
+            if first && last && !self.sender.is_ending() {
+                self.ack_at = Some(now + ACK_DELAY);
+            } else {
+                self.ack_due = true;
+            }
         }
         Arrival::Looked
     }
 
     /// When [`Endpoint::timer_due`] must be called.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.sender.deadline()
+        match (self.sender.deadline(), self.ack_at) {
+            (Some(timer), Some(ack)) => Some(timer.min(ack)),
+            (timer, ack) => timer.or(ack),
+        }
     }
 
     /// A timer may have run out; the next output does what is due.
     pub(super) fn timer_due(&mut self, now: Instant) {
+        if self.ack_at.take_if(|at| *at <= now).is_some() {
+            self.ack_due = true;
+            self.answers = false;
+        }
         if self.established {
             self.sender.timer_due(now);
         } else {
@@ -256,6 +300,8 @@ impl Endpoint {
             segment::transmit(link, host, key, &header, payload, mss);
             // Blocks of a selective acknowledgement go without data.
             self.ack_due &= self.receiver.has_gaps();
+            self.ack_at = None;
+            self.answers |= now < self.received_at + ACK_DELAY;
         }
         if self.sender.take_probe() {
             self.send_ack(self.sender.una().minus(1), key, link, host);
@@ -270,6 +316,7 @@ impl Endpoint {
         let window = self.receiver.advertise(false);
         let mut header = segment::header(key, seq, Some(self.receiver.nxt()), window);
         header.sack_ranges = self.receiver.blocks();
+        self.ack_at = None;
         segment::transmit(link, host, key, &header, [&[], &[]], 0);
     }
 

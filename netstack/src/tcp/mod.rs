@@ -225,7 +225,7 @@ impl Stack {
             };
             relay.host_writable &= taken == burst.len();
             self.stats.tcp_bytes_up += taken as u64;
-            endpoint.passed(taken, burst.parts(), &mut self.rings);
+            endpoint.passed(now, taken, burst.parts(), &mut self.rings);
             self.tcp_pump(now, id, host);
         }
         burst.clear();
@@ -287,7 +287,7 @@ impl Stack {
         let iss = initial_sequence_number(seed, &key, now);
         let endpoint = with_held(syn, |view| {
             let (segment, options) = (Segment::new(view), SynOptions::new(view));
-            Endpoint::new(&segment, &options, iss, &self.link, &self.rings)
+            Endpoint::new(now, &segment, &options, iss, &self.link, &self.rings)
         });
         self.half_open -= 1;
         match endpoint {
@@ -418,6 +418,7 @@ impl Stack {
                 }
                 (put, io)
             });
+            let Some(io) = io else { break };
             match io {
                 Io::Done(n) => {
                     self.stats.tcp_bytes_down += n as u64;
@@ -451,7 +452,7 @@ impl Stack {
         }
 
         // More to read from the host, and room for it: come back after the others.
-        let more = relay.host_readable && !relay.host_finished && endpoint.can_fill();
+        let more = relay.host_readable && !relay.host_finished && budget == 0;
         if more && !std::mem::replace(&mut relay.queued, true) {
             self.again.push(id);
         }

@@ -19,6 +19,8 @@ pub(super) type Ring = RingBuffer<'static, u8>;
 
 /// Ring sizes in bytes, largest first. 1 MiB is where throughput stops growing.
 const SIZES: [usize; 4] = [1 << 20, 256 << 10, 64 << 10, 16 << 10];
+/// From one size to the next.
+const GROWTH: usize = 4;
 /// Bytes of unused rings that are kept.
 const KEPT: usize = 4 << 20;
 /// The part of what is left that one ring may have.
@@ -76,6 +78,19 @@ impl Rings {
         ring
     }
 
+    /// Moves what is in a ring to one of the next size, if there is one to be had.
+    pub(super) fn grow(&mut self, ring: &mut Ring) {
+        let mut larger = self.take(ring.capacity() * GROWTH);
+        if larger.capacity() > ring.capacity() {
+            let first = ring.get_allocated(0, ring.len());
+            let rest = ring.get_allocated(first.len(), ring.len() - first.len());
+            larger.enqueue_slice(first);
+            larger.enqueue_slice(rest);
+            std::mem::swap(ring, &mut larger);
+        }
+        self.give(larger);
+    }
+
     /// Takes a ring back.
     pub(super) fn give(&mut self, mut ring: Ring) {
         let size = ring.capacity();
@@ -113,5 +128,24 @@ mod tests {
         assert!(rings.kept <= KEPT);
         assert_eq!(rings.take(1).capacity(), SIZES[3]);
         assert_eq!(rings.take(100 << 10).capacity(), SIZES[2]);
+    }
+
+    #[test]
+    fn what_is_in_a_ring_moves_to_the_larger_one() {
+        let mut rings = Rings::new(256 << 20);
+        let mut ring = rings.take(0);
+        let pattern: Vec<u8> = (0..=u8::MAX).cycle().take(SIZES[3]).collect();
+        // Its content wraps.
+        assert_eq!(ring.enqueue_slice(&pattern[..10_000]), 10_000);
+        ring.dequeue_allocated(8_000);
+        assert_eq!(ring.enqueue_slice(&pattern[10_000..]), SIZES[3] - 10_000);
+        assert_eq!(ring.enqueue_slice(&pattern[..100]), 100);
+        let mut want = pattern[8_000..].to_vec();
+        want.extend_from_slice(&pattern[..100]);
+        for size in [SIZES[2], SIZES[1], SIZES[0], SIZES[0]] {
+            rings.grow(&mut ring);
+            assert_eq!((ring.capacity(), rings.lent()), (size, size));
+            assert_eq!(ring.get_allocated(0, want.len()), want);
+        }
     }
 }

@@ -36,6 +36,8 @@ pub(super) struct Sender {
     nxt: Seq,
     /// Everything from SND.UNA on, sent or not.
     queue: Option<Ring>,
+    /// The size that the queue is given; it grows when the host has more to say.
+    size: usize,
     /// A FIN comes behind the queue; and it was sent.
     ending: bool,
     fin_sent: bool,
@@ -73,6 +75,7 @@ impl Sender {
             una: iss,
             nxt: iss + 1,
             queue: None,
+            size: 0,
             ending: false,
             fin_sent: false,
             window: usize::from(syn.window),
@@ -123,20 +126,38 @@ impl Sender {
         self.ending = true;
     }
 
-    /// Whether bytes can be added.
-    pub(super) fn has_room(&self) -> bool {
-        !self.ending && self.queue.as_ref().is_none_or(|queue| !queue.is_full())
+    pub(super) fn is_ending(&self) -> bool {
+        self.ending
     }
 
-    /// Lends contiguous free space; `put` says how much of it was filled.
+    /// Whether bytes can be added.
+    pub(super) fn has_room(&self) -> bool {
+        let room = |queue: &Ring| !queue.is_full() || queue.capacity() < QUEUE;
+        !self.ending && self.queue.as_ref().is_none_or(room)
+    }
+
+    /// Lends contiguous free space; `put` says how much of it was filled. `None`
+    /// when there is none after all.
     pub(super) fn fill<R>(
         &mut self,
         rings: &mut Rings,
         put: impl FnOnce(&mut [u8]) -> (usize, R),
-    ) -> R {
-        let queue = self.queue.get_or_insert_with(|| rings.take(QUEUE));
+    ) -> Option<R> {
+        let queue = match &mut self.queue {
+            Some(queue) => {
+                if queue.window() < queue.capacity() / 2 && queue.capacity() < QUEUE {
+                    rings.grow(queue);
+                    self.size = queue.capacity();
+                }
+                queue
+            }
+            none => none.insert(rings.take(self.size)),
+        };
+        if queue.is_full() {
+            return None;
+        }
         let (_, result) = queue.enqueue_many_with(put);
-        result
+        Some(result)
     }
 
     /// Gives the ring back when there is nothing in it.
