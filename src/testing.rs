@@ -4,11 +4,14 @@
 //! is ignored otherwise, as root of a new user namespace and as PID 1 of it.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const MARK: &str = "CRUN_LITE_TEST_CASE";
+/// Begins a line that the driver passes on.
+const REPORT: &str = "REPORT ";
 /// nobody, whom every system has.
 const USER: &str = "65534";
 
@@ -94,6 +97,9 @@ pub(crate) fn in_namespaces_of(outside: Outside, name: &str, prepare: impl Fn(&P
         let what = format!("{name} as {user:?}:\n{text}\n{errors}");
         assert!(output.status.success(), "{what}");
         assert!(text.contains("1 passed"), "was not run: {what}");
+        for line in text.lines().filter_map(|line| line.strip_prefix(REPORT)) {
+            let _ = writeln!(std::io::stderr(), "{short} as {user:?}: {line}");
+        }
     }
 }
 
@@ -112,4 +118,19 @@ pub(crate) fn scratch() -> PathBuf {
     let scratch = std::env::var_os(MARK).expect("to be started by its driver");
     assert_eq!(std::process::id(), 1, "not in a namespace of its own");
     scratch.into()
+}
+
+/// A line that is shown even where the test passes.
+pub(crate) fn report(line: &str) {
+    // The test library has begun a line of its own.
+    println!("\n{REPORT}{line}");
+}
+
+/// Reports that a test cannot run here; with `CI=true` that is a failure.
+pub(crate) fn skip(reason: &str) {
+    assert!(
+        std::env::var_os("CI").is_none_or(|ci| ci != "true"),
+        "cannot be skipped in CI: {reason}"
+    );
+    report(&format!("SKIP: {reason}"));
 }

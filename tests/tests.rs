@@ -23,4 +23,5 @@ mod mounts;
 mod network;
 mod options;
 mod reach;
+mod scale;
 mod terminal;

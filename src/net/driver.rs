@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
-use netstack::{Config, FlowId, Limits, Policy, Readiness, Stack};
+use netstack::{Config, FlowId, Limits, LinkConfig, Policy, Readiness, Stack};
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::frames::Frames;
@@ -60,10 +60,23 @@ impl Driver {
         registry: &Registry,
         first_token: usize,
     ) -> Result<Self, Error> {
+        let link_config = tap::configure(&link, network.mtu)
+            .map_err(|error| Error::host("configure the TAP device", error))?;
+        Self::on_link(link, link_config, network, resolvers, registry, first_token)
+    }
+
+    /// [`Driver::new`] for a link that is configured: any descriptor that gives
+    /// and takes a frame a call and does not block.
+    pub(super) fn on_link(
+        link: OwnedFd,
+        link_config: LinkConfig,
+        network: &BuiltinNetwork,
+        resolvers: Vec<SocketAddr>,
+        registry: &Registry,
+        first_token: usize,
+    ) -> Result<Self, Error> {
         let failed = |step| move |error: io::Error| Error::host(step, error);
         let began = Instant::now();
-        let link_config =
-            tap::configure(&link, network.mtu).map_err(failed("configure the TAP device"))?;
         let (link_token, monitor_token) = (Token(first_token), Token(first_token + 1));
         registry
             .register(

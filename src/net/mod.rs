@@ -21,6 +21,8 @@ mod netlink;
 mod outbox;
 mod sockets;
 mod tap;
+#[cfg(test)]
+mod tests;
 
 pub use driver::Driver;
 pub use namespace::set_up as set_up_namespace;

@@ -40,7 +40,7 @@ pub(crate) fn create() -> Result<OwnedFd, StepFailure> {
     )
     .map_err(io::Error::from)
     .map_err(failed("open the TAP device again"))?;
-    tun::attach_vnet_tap(&queue, NAME).map_err(failed("attach to the TAP device"))?;
+    tun::attach_tap(&queue, NAME, true).map_err(failed("attach to the TAP device"))?;
     Ok(queue)
 }
 

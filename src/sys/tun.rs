@@ -53,12 +53,12 @@ pub fn set_offload(fd: &impl AsRawFd, flags: u32) -> io::Result<()> {
     check(unsafe { libc::ioctl(fd.as_raw_fd(), TUNSETOFFLOAD, libc::c_ulong::from(flags)) })
 }
 
-/// `TUNSETIFF`: attaches a queue to the TAP interface `name`, with the virtio
-/// header and without packet information.
+/// `TUNSETIFF`: attaches a queue to the TAP interface `name`, with or without the
+/// virtio header and without packet information.
 ///
 /// # Errors
 /// EINVAL for a name of more than 15 bytes; otherwise as ioctl(2).
-pub fn attach_vnet_tap(fd: &impl AsRawFd, name: &str) -> io::Result<()> {
+pub fn attach_tap(fd: &impl AsRawFd, name: &str, vnet_header: bool) -> io::Result<()> {
     // SAFETY: ifreq is plain old data for which all zeroes is a valid value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     if name.len() >= request.ifr_name.len() {
@@ -67,7 +67,8 @@ pub fn attach_vnet_tap(fd: &impl AsRawFd, name: &str) -> io::Result<()> {
     for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
         *to = from.cast_signed();
     }
-    let flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
+    let header = if vnet_header { IFF_VNET_HDR } else { 0 };
+    let flags = IFF_TAP | IFF_NO_PI | header;
     request.ifr_ifru.ifru_flags = flags;
     // SAFETY: `request` is a live ifreq with a terminated name, which TUNSETIFF reads and writes.
     check(unsafe { libc::ioctl(fd.as_raw_fd(), TUNSETIFF, &raw mut request) })

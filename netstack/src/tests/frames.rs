@@ -277,6 +277,30 @@ pub(super) fn intact_tcp(frame: &[u8]) -> Option<TcpSeen> {
     }
 }
 
+/// A TCP segment of the stack, whatever its checksums.
+pub(super) fn tcp_unverified(frame: &[u8]) -> TcpSeen {
+    assert_eq!(frame[12..15], [8, 0, 0x45]);
+    tcp_parts(
+        address_at(frame, 26),
+        address_at(frame, 30),
+        &frame[ETHERNET + 20..],
+    )
+}
+
+fn tcp_parts(source: Ipv4Addr, destination: Ipv4Addr, body: &[u8]) -> TcpSeen {
+    let header = usize::from(body[12] >> 4) * 4;
+    TcpSeen {
+        from: SocketAddrV4::new(source, u16_at(body, 0)),
+        to: SocketAddrV4::new(destination, u16_at(body, 2)),
+        seq: u32_at(body, 4),
+        ack: u32_at(body, 8),
+        flags: body[13],
+        window: u16_at(body, 14),
+        options: body[20..header].to_vec(),
+        payload: body[header..].to_vec(),
+    }
+}
+
 /// Changes the window that a TCP segment offers.
 pub(super) fn set_window(frame: &mut [u8], window: u16) {
     let (source, destination) = (address_at(frame, 26), address_at(frame, 30));
@@ -404,19 +428,7 @@ fn read_ip(packet: &[u8]) -> Seen {
         );
     }
     match protocol {
-        TCP => {
-            let header = usize::from(body[12] >> 4) * 4;
-            Seen::Tcp(TcpSeen {
-                from: SocketAddrV4::new(source, u16_at(body, 0)),
-                to: SocketAddrV4::new(destination, u16_at(body, 2)),
-                seq: u32_at(body, 4),
-                ack: u32_at(body, 8),
-                flags: body[13],
-                window: u16_at(body, 14),
-                options: body[20..header].to_vec(),
-                payload: body[header..].to_vec(),
-            })
-        }
+        TCP => Seen::Tcp(tcp_parts(source, destination, body)),
         UDP => {
             assert_eq!(usize::from(u16_at(body, 4)), body.len(), "UDP length");
             Seen::Udp {

@@ -251,7 +251,7 @@ impl FakeHost {
     }
 }
 
-fn joined(parts: &[IoSlice<'_>]) -> Vec<u8> {
+pub(super) fn joined(parts: &[IoSlice<'_>]) -> Vec<u8> {
     parts.iter().flat_map(|part| part.iter().copied()).collect()
 }
 

@@ -1,0 +1,222 @@
+//! What runs in namespaces of its own.
+//!
+//! ```text
+//! streams -- lo -- Driver -- socketpair -- BadLink -- tap0 -- kernel TCP -- streams
+//! '------ this network namespace ------------------'  '-- the container's ------'
+//! ```
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use mio::{Events, Poll};
+use netstack::LinkConfig;
+use rustix::fs::{Mode, OFlags, open};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair, sockopt};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
+
+use super::bad_link::{BadLink, Weather};
+use super::streams;
+use crate::config::BuiltinNetwork;
+use crate::net::driver::Driver;
+use crate::net::namespace::{GATEWAY_MAC, set_up};
+use crate::net::tap;
+use crate::sys::tun;
+use crate::testing::{report, scratch, skip};
+
+/// What the streams are in all, both directions, unless `CRUN_LITE_LOSSY_MIB`
+/// says otherwise.
+const MIB: u64 = 64;
+const CONNECTIONS: u64 = 8;
+/// Bytes asked for between the driver and the bad link, each way.
+const QUEUE: usize = 4 << 20;
+
+fn from_env(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(
+        text.parse()
+            .unwrap_or_else(|error| panic!("{name}: {error}")),
+    )
+}
+
+/// A network namespace with a TAP, kept by a shell that ends with its input.
+struct Container(Child);
+
+impl Container {
+    fn new(network: &BuiltinNetwork, vnet_header: bool) -> Self {
+        let script = format!(
+            "ip link set lo up
+             ip tuntap add dev {tap} mode tap {header}
+             ip link set {tap} mtu {mtu} txqueuelen 1000 up
+             ip addr add {address}/{prefix} dev {tap}
+             ip route add default via {gateway}
+             ip neigh replace {gateway} lladdr {mac} dev {tap} nud permanent
+             echo ready
+             exec cat >/dev/null",
+            tap = tap::NAME,
+            header = if vnet_header { "vnet_hdr" } else { "" },
+            mtu = network.mtu,
+            address = network.container(),
+            prefix = network.prefix_len,
+            gateway = network.gateway(),
+            mac = GATEWAY_MAC.map(|byte| format!("{byte:02x}")).join(":"),
+        );
+        let mut child = Command::new("unshare")
+            .args(["--net", "sh", "-ec", &script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        assert_eq!(line, "ready\n", "its stderr is with the test's");
+        Self(child)
+    }
+
+    /// Calls a function whose sockets belong to it.
+    fn inside<T: Send>(&self, make: impl FnOnce() -> T + Send) -> T {
+        // Its number in /proc is another one.
+        let pidfd = pidfd_open(Pid::from_child(&self.0), PidfdFlags::empty()).unwrap();
+        thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                move_into_thread_name_spaces(pidfd.as_fd(), ThreadNameSpaceType::NETWORK).unwrap();
+                make()
+            });
+            thread.join().unwrap()
+        })
+    }
+
+    /// The TAP's queue, and what it can do.
+    fn attach(&self, network: &BuiltinNetwork, vnet_header: bool) -> (OwnedFd, LinkConfig) {
+        self.inside(|| {
+            let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK;
+            let queue = open("/dev/net/tun", flags, Mode::empty()).unwrap();
+            tun::attach_tap(&queue, tap::NAME, vnet_header).unwrap();
+            let link = tap::configure(&queue, network.mtu).unwrap();
+            assert_eq!(link.vnet_header, vnet_header);
+            (queue, link)
+        })
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
+}
+
+/// Runs a driver until its link is closed.
+fn drive(link: OwnedFd, config: LinkConfig, network: &BuiltinNetwork) {
+    let mut poll = Poll::new().unwrap();
+    let mut driver =
+        Driver::on_link(link, config, network, Vec::new(), poll.registry(), 0).unwrap();
+    let mut events = Events::with_capacity(256);
+    loop {
+        match poll.poll(&mut events, driver.timeout()) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => panic!("poll: {error}"),
+        }
+        for event in &events {
+            driver.ready(event);
+        }
+        if driver.turn().is_err() {
+            return;
+        }
+    }
+}
+
+fn run(mtu: u16, vnet_header: bool, weather: Weather) {
+    scratch();
+    if File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/net/tun")
+        .is_err()
+    {
+        return skip("this user may not open /dev/net/tun");
+    }
+    let total = from_env("CRUN_LITE_LOSSY_MIB").unwrap_or(MIB) << 20;
+    let seed = from_env("CRUN_LITE_LOSSY_SEED").unwrap_or_else(|| fastrand::u64(..));
+    report(&format!("CRUN_LITE_LOSSY_SEED={seed}"));
+    let network = BuiltinNetwork {
+        mtu,
+        allow_host_loopback: true,
+        ..BuiltinNetwork::default()
+    };
+    set_up(None).unwrap();
+    let container = Container::new(&network, vnet_header);
+    let (tap, config) = container.attach(&network, vnet_header);
+    let (near, far) = socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::NONBLOCK | SocketFlags::CLOEXEC,
+        None,
+    )
+    .unwrap();
+    for end in [&near, &far] {
+        sockopt::set_socket_send_buffer_size(end, QUEUE).unwrap();
+    }
+    let link = BadLink::start(&far, &tap, weather, seed);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = SocketAddr::from((network.gateway(), listener.local_addr().unwrap().port()));
+    let each = total / CONNECTIONS;
+    let begin = Instant::now();
+    let failed = thread::scope(|scope| {
+        let network = &network;
+        let driver = scope.spawn(move || drive(near, config, network));
+        let server = scope.spawn(|| streams::serve(&listener, CONNECTIONS, each));
+        let mut failed = container.inside(|| streams::connect(to, CONNECTIONS, each));
+        failed.extend(server.join().unwrap());
+        let took = begin.elapsed();
+        let counts = link.end();
+        // The last descriptor of the pair's far end: the driver's link ends.
+        drop(far);
+        driver.join().unwrap();
+        for (way, count) in ["down", "up"].iter().zip(counts) {
+            report(&format!("{way}: {count:?}"));
+        }
+        report(&format!(
+            "MTU {mtu}, {config:?}: {} MiB over {CONNECTIONS} connections in {took:?}",
+            total >> 20
+        ));
+        failed
+    });
+    assert!(failed.is_empty(), "seed {seed}: {failed:#?}");
+}
+
+/// Frames with whole checksums, so that one altered on the way is noticed.
+#[test]
+#[ignore = "started by streams_are_whole_over_a_link_that_loses_and_alters_frames"]
+fn single_segments() {
+    let weather = Weather {
+        lose: 20,
+        delay_some: 50,
+        repeat: 10,
+        alter: 5,
+        delay: Duration::from_millis(1),
+    };
+    run(1500, false, weather);
+}
+
+/// Checksums are left undone, so nothing may be altered; a frame is up to 64 KiB.
+#[test]
+#[ignore = "started by streams_are_whole_over_a_link_that_loses_super_segments"]
+fn super_segments() {
+    let weather = Weather {
+        lose: 20,
+        delay_some: 50,
+        repeat: 10,
+        alter: 0,
+        delay: Duration::from_millis(1),
+    };
+    run(65_520, true, weather);
+}

@@ -1,0 +1,20 @@
+//! The driver with a kernel's TCP at the other end of a bad link.
+//!
+//! A driver starts this same test program through unshare(1), as root and as an
+//! ordinary user, with the test of `inside` that does the work.
+
+mod bad_link;
+mod inside;
+mod streams;
+
+use crate::testing::in_namespaces;
+
+#[test]
+fn streams_are_whole_over_a_link_that_loses_and_alters_frames() {
+    in_namespaces("net::tests::inside::single_segments", |_| {});
+}
+
+#[test]
+fn streams_are_whole_over_a_link_that_loses_super_segments() {
+    in_namespaces("net::tests::inside::super_segments", |_| {});
+}
