@@ -121,15 +121,13 @@ both! {
         for signal in [Signal::INT, Signal::TERM] {
             let folder = who.folder();
             let options = [
-                "--backends=native,crun-lite",
-                "--cases=startup,tcp_up_1",
+                "--backends=bad:pasta=/bin/false,crun-lite",
+                "--cases=tcp_up_1",
                 "--seconds=60",
-                "--log-level=info",
             ];
-            let running = bench(who, folder.path(), &options);
-            let running = CrunLite::spawn(running);
+            let running = bench(who, folder.path(), &options).spawn();
             // Its children: a server, and a crun-lite with the client in a container.
-            eventually("a container", SOON, || traces::below(running.pid()).len() >= 3);
+            eventually("a container", SOON, || traces::below(running.pid()).len() >= 4);
             let traces = Traces::of(running.pid());
             running.signal(signal);
             let output = running.finish().exit(128 + signal.as_raw());
@@ -138,6 +136,8 @@ both! {
             let text = fs::read_to_string(folder.path().join("net.json")).unwrap();
             let json: Value = serde_json::from_str(&text).unwrap();
             assert_eq!(json["complete"], false);
+            assert_eq!(json["samples"][0]["backend"], "bad", "{json:#}");
+            assert_eq!(json["samples"].as_array().unwrap().len(), 1, "{json:#}");
         }
     }
 
@@ -168,7 +168,7 @@ both! {
     fn what_is_not_installed_is_named(who) {
         let folder = who.folder();
         let options = ["--backends=native,slirp4netns,pasta", "--cases=tcp_rr"];
-        let run = bench(who, folder.path(), &options).env("PATH", "/nowhere");
+        let run = bench(who, folder.path(), &options).through(&["env", "PATH=/nowhere"]);
         // Peers may be where administrators' programs are, which is looked at, too.
         let table = run.run().success();
         for peer in ["slirp4netns", "pasta"] {
