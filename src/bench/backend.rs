@@ -335,7 +335,8 @@ fn version(program: &Path, kind: Kind) -> Option<String> {
     let line = text.lines().next()?.trim();
     let line = line.strip_prefix(kind.name()).unwrap_or(line).trim();
     let line = line.strip_prefix("version").unwrap_or(line).trim();
-    Some(line.to_owned()).filter(|line| !line.is_empty())
+    // pasta built without one says "unknown version".
+    Some(line.to_owned()).filter(|line| !line.is_empty() && !line.starts_with("unknown"))
 }
 
 #[cfg(test)]

@@ -26,8 +26,11 @@ const BAR_HEIGHT: f64 = 13.0;
 const BAR_PITCH: f64 = 19.0;
 /// From the top of a panel to its first bar.
 const PANEL_HEAD: f64 = 12.0;
-const PANEL_GAP: f64 = 30.0;
-const SECTION_HEAD: f64 = 34.0;
+const PANEL_GAP: f64 = 28.0;
+/// From a section's rule to its first panel.
+const SECTION_HEAD: f64 = 44.0;
+/// A section's last panels have less below them.
+const SECTION_END: f64 = 14.0;
 const HEADER: f64 = 96.0;
 const FOOTER_LINE: f64 = 17.0;
 /// Half the height of a whisker's ends.
@@ -39,7 +42,7 @@ const LONGEST_NAME: usize = 14;
 /// told apart by the colour-blind (Okabe and Ito). The first is for native.
 const COLOURS: [(&str, &str); 7] = [
     ("#9aa1ab", "#7d858f"),
-    ("#0072b2", "#3d9be0"),
+    ("#2583c5", "#3d9be0"),
     ("#e69f00", "#e3a62c"),
     ("#c973a6", "#d28ab5"),
     ("#009e73", "#2bb38d"),
@@ -106,15 +109,16 @@ pub fn svg(report: &Report, mtu: u16) -> String {
             WIDTH - MARGIN
         );
         text(&mut out, MARGIN, y + 22.0, "section", title);
-        y += SECTION_HEAD + 8.0;
+        y += SECTION_HEAD;
         for row in panels.chunks(COLUMNS) {
             for (panel, x) in row.iter().zip([MARGIN, MARGIN + PANEL + GUTTER]) {
                 draw(&mut out, panel, &names, x, y);
             }
             y += panel_height(bars);
         }
+        y -= SECTION_END;
     }
-    y += 4.0;
+    y += 10.0;
     for line in footer {
         text(&mut out, MARGIN, y, "quiet small", &line);
         y += FOOTER_LINE;
@@ -191,10 +195,10 @@ fn height(sections: &[(&str, Vec<Panel<'_>>)], bars: usize, footer_lines: usize)
         .map(|(_, panels)| panels.len().div_ceil(COLUMNS))
         .sum();
     HEADER
-        + sections.len() as f64 * (SECTION_HEAD + 8.0)
+        + sections.len() as f64 * (SECTION_HEAD - SECTION_END)
         + rows as f64 * panel_height(bars)
         + footer_lines as f64 * FOOTER_LINE
-        + 8.0
+        + 14.0
 }
 
 #[allow(clippy::cast_precision_loss, reason = "there are few bars")]

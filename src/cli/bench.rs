@@ -64,6 +64,7 @@ nothing could be measured; 128+N after signal N, with what there was until then.
 
 /// `crun-lite bench`, as typed.
 #[derive(Debug, Args)]
+#[command(arg_required_else_help = false, disable_help_subcommand = true)]
 pub(super) struct BenchArgs {
     #[command(subcommand)]
     what: What,
@@ -310,9 +311,7 @@ impl Progress {
     fn new(total: usize) -> Self {
         // Drawn between samples only: a thread that draws would be measured, too.
         let bar = ProgressBar::new(total as u64);
-        let style = ProgressStyle::with_template(
-            "{bar:24} {pos}/{len} {elapsed} of about {duration}  {wide_msg}",
-        );
+        let style = ProgressStyle::with_template("{bar:16} {pos}/{len}, {eta} left  {wide_msg}");
         if let Ok(style) = style {
             bar.set_style(style);
         }
