@@ -98,6 +98,12 @@ pub enum Error {
         /// What it said.
         reason: String,
     },
+    /// The benchmark could not begin.
+    #[error(transparent)]
+    Bench(#[from] crate::bench::Error),
+    /// A process of the benchmark's load could not go on.
+    #[error(transparent)]
+    Load(crate::bench::load::LoadError),
     /// A signal asked for the end before the command was started.
     #[error("ended by signal {0} during set-up")]
     Interrupted(u8),

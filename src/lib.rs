@@ -1,9 +1,10 @@
 //! crun-lite: a rootless container runtime with an in-process network.
 //!
 //! See `ARCHITECTURE.md` for the map. Dependencies point one way:
-//! `cli` → {`config`, `plan`, `container`, `net`} → `sys`; `container` and
+//! `cli` → {`bench`, `config`, `plan`, `container`, `net`} → `sys`; `container` and
 //! `net` never import each other and meet in [`cli::run`].
 
+pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod container;

@@ -15,6 +15,7 @@
 mod util;
 
 mod audit;
+mod bench;
 mod cli;
 mod harness;
 mod isolation;

@@ -10,6 +10,8 @@ use std::ffi::OsString;
 
 use clap::{ArgAction, Args, Command, CommandFactory, Parser, Subcommand, ValueEnum};
 
+use super::bench::BenchArgs;
+
 /// How ids are mapped and what the exit status means: what a user has to know
 /// that no single option says.
 const RUN_NOTES: &str = "\
@@ -84,6 +86,8 @@ pub(super) enum LogFormat {
 pub(super) enum Verb {
     /// Run a command in a new container
     Run(Box<RunArgs>),
+    /// Measure how fast it is, and how fast others are
+    Bench(Box<BenchArgs>),
 }
 
 /// `crun-lite run`, as typed.

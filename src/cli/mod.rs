@@ -5,6 +5,7 @@
 //! [`logging`] (messages) and [`report`] (the error that ends the program).
 
 mod args;
+mod bench;
 mod logging;
 mod options;
 mod output;
@@ -39,6 +40,7 @@ pub fn main() -> ExitCode {
     logging::start(cli.global.log_level, format);
     let ended = match cli.verb {
         Verb::Run(args) => run::run(*args, format),
+        Verb::Bench(args) => bench::run(*args),
     };
     ended.unwrap_or_else(|error| Report::from(error).print(format))
 }

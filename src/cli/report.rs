@@ -53,7 +53,13 @@ impl From<clap::Error> for Report {
             .filter(|tip| !tip.starts_with("to pass "))
             .map(str::to_owned)
             .collect();
-        hints.push("try 'crun-lite run --help'".to_owned());
+        // "Usage: crun-lite VERB... [OPTIONS] ...", where clap knows the verb.
+        let usage = text.lines().find_map(|line| line.strip_prefix("Usage: "));
+        let words = usage.unwrap_or("crun-lite run").split(' ');
+        let verb: Vec<&str> = words
+            .take_while(|word| word.starts_with(|c: char| c.is_ascii_lowercase()))
+            .collect();
+        hints.push(format!("try '{} --help'", verb.join(" ")));
         Self {
             message: message
                 .strip_prefix("error: ")

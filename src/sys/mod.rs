@@ -5,6 +5,7 @@
 
 pub mod args;
 pub mod auxv;
+pub mod child;
 pub mod exec;
 pub mod fd;
 pub mod keyring;

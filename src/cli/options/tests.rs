@@ -18,11 +18,10 @@ fn host() -> Host {
 fn raw(line: &[&str]) -> Result<RunArgs, clap::Error> {
     let words = ["crun-lite", "run"].iter().chain(line);
     let matches = args::command().try_get_matches_from(words)?;
-    let Cli {
-        verb: Verb::Run(args),
-        ..
-    } = Cli::from_arg_matches(&matches)?;
-    Ok(*args)
+    match Cli::from_arg_matches(&matches)?.verb {
+        Verb::Run(args) => Ok(*args),
+        other @ Verb::Bench(_) => panic!("{other:?}"),
+    }
 }
 
 fn spec(line: &[&str]) -> RunSpec {
