@@ -325,6 +325,8 @@ impl Line {
     /// A peer gives up, and is forgotten.
     pub(super) fn reset(&mut self, number: usize) {
         assert_eq!(number + 1, self.peers.len(), "only the last");
+        // A reset that overtakes data is answered with a challenge (RFC 5961, 3).
+        self.run(Duration::from_millis(1));
         let flow = self.flow(number);
         let frame = self.peers[number].reset();
         let frame = shim::to_stack(self.link, &frame, None);
