@@ -10,6 +10,10 @@ use super::line::{Far, Line};
 use super::peer::{Habits, Phase};
 use super::random::cases;
 use super::world::links;
+use crate::{Close, FlowId};
+
+/// The least that the stack waits for a container that owes it something.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn fate() -> impl Strategy<Value = Fate> {
     prop_oneof![
@@ -71,6 +75,9 @@ fn case() -> impl Strategy<Value = Case> {
     (connection, bytes(), bytes(), ending, fates(), fates()).prop_map(
         |(connection, up, down, ending, up_fates, down_fates)| {
             let (link, isn, mss, scale, sack, buffer, host_buffers) = connection;
+            // A window that its scale rounds down to nothing is none.
+            let scale =
+                scale.map(|scale: u8| (0..=scale).rfind(|n| buffer >> n >= 64).unwrap_or(0));
             Case {
                 link,
                 isn,
@@ -87,6 +94,14 @@ fn case() -> impl Strategy<Value = Case> {
             }
         },
     )
+}
+
+/// Whether the stack took the container for dead, as it may after a minute in
+/// which one try after the other was lost.
+fn gave_up(line: &Line, flow: FlowId, case: &Case) -> bool {
+    let fates = case.up_fates.iter().chain(&case.down_fates);
+    let lost = fates.filter(|fate| matches!(fate, Fate::Lose | Fate::Alter(..)));
+    line.conn(flow).closed == Some(Close::Reset) && line.age() > PATIENCE && lost.count() >= 6
 }
 
 fn play(case: &Case) {
@@ -117,6 +132,9 @@ fn play(case: &Case) {
     assert!(open, "never connected");
     let flow = line.flow(n);
     let seen = line.run_until(limit, |line| {
+        if gave_up(line, flow, case) {
+            return true;
+        }
         let (peer, conn) = (&line.peers[n], line.conn(flow));
         match case.ending {
             Ending::Both => true,
@@ -131,11 +149,14 @@ fn play(case: &Case) {
     }
     line.peers[n].habits.ends = true;
     line.far(flow, |far| far.ends = true);
-    line.finish(limit);
+    line.run_until(limit, |line| line.conn(flow).closed.is_some());
+    if !gave_up(&line, flow, case) {
+        line.finish(limit);
+    }
 }
 
 proptest! {
-    #![proptest_config(cases(192))]
+    #![proptest_config(cases(500))]
 
     #[test]
     fn scripts_of_fates(case in case()) {

@@ -20,7 +20,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair, sockopt};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
-use super::bad_link::{BadLink, Weather};
+use super::bad_link::{BadLink, Count, Weather};
 use super::streams;
 use crate::config::BuiltinNetwork;
 use crate::net::driver::Driver;
@@ -49,22 +49,43 @@ struct Container(Child);
 
 impl Container {
     fn new(network: &BuiltinNetwork, vnet_header: bool) -> Self {
+        let more = format!(
+            "ip addr add {address}/{prefix} dev {tap}
+             ip route add default via {gateway}
+             ip neigh replace {gateway} lladdr {mac} dev {tap} nud permanent",
+            tap = tap::NAME,
+            address = network.container(),
+            prefix = network.prefix_len,
+            gateway = network.gateway(),
+            mac = gateway_mac(),
+        );
+        Self::with_tap(network, vnet_header, &more)
+    }
+
+    /// A kernel's TCP where the driver would be.
+    fn gateway(network: &BuiltinNetwork, vnet_header: bool) -> Self {
+        let more = format!(
+            "ip link set {tap} address {mac}
+             ip addr add {address}/{prefix} dev {tap}",
+            tap = tap::NAME,
+            mac = gateway_mac(),
+            address = network.gateway(),
+            prefix = network.prefix_len,
+        );
+        Self::with_tap(network, vnet_header, &more)
+    }
+
+    fn with_tap(network: &BuiltinNetwork, vnet_header: bool, more: &str) -> Self {
         let script = format!(
             "ip link set lo up
              ip tuntap add dev {tap} mode tap {header}
              ip link set {tap} mtu {mtu} txqueuelen 1000 up
-             ip addr add {address}/{prefix} dev {tap}
-             ip route add default via {gateway}
-             ip neigh replace {gateway} lladdr {mac} dev {tap} nud permanent
+             {more}
              echo ready
              exec cat >/dev/null",
             tap = tap::NAME,
             header = if vnet_header { "vnet_hdr" } else { "" },
             mtu = network.mtu,
-            address = network.container(),
-            prefix = network.prefix_len,
-            gateway = network.gateway(),
-            mac = GATEWAY_MAC.map(|byte| format!("{byte:02x}")).join(":"),
         );
         let mut child = Command::new("unshare")
             .args(["--net", "sh", "-ec", &script])
@@ -113,6 +134,10 @@ impl Drop for Container {
     }
 }
 
+fn gateway_mac() -> String {
+    GATEWAY_MAC.map(|byte| format!("{byte:02x}")).join(":")
+}
+
 /// Runs a driver until its link is closed.
 fn drive(link: OwnedFd, config: LinkConfig, network: &BuiltinNetwork) {
     let mut poll = Poll::new().unwrap();
@@ -134,25 +159,35 @@ fn drive(link: OwnedFd, config: LinkConfig, network: &BuiltinNetwork) {
     }
 }
 
-fn run(mtu: u16, vnet_header: bool, weather: Weather) {
+/// What all tests of this file begin with: the bytes to move, and a seed.
+/// `None` where the user may not open the TAP's device.
+fn begin() -> Option<(u64, u64)> {
     scratch();
-    if File::options()
-        .read(true)
-        .write(true)
-        .open("/dev/net/tun")
-        .is_err()
-    {
-        return skip("this user may not open /dev/net/tun");
+    let tun = File::options().read(true).write(true).open("/dev/net/tun");
+    if tun.is_err() {
+        skip("this user may not open /dev/net/tun");
+        return None;
     }
     let total = from_env("CRUN_LITE_LOSSY_MIB").unwrap_or(MIB) << 20;
     let seed = from_env("CRUN_LITE_LOSSY_SEED").unwrap_or_else(|| fastrand::u64(..));
     report(&format!("CRUN_LITE_LOSSY_SEED={seed}"));
+    set_up(None).unwrap();
+    Some((total, seed))
+}
+
+fn report_counts(counts: [Count; 2]) {
+    for (way, count) in ["down", "up"].iter().zip(counts) {
+        report(&format!("{way}: {count:?}"));
+    }
+}
+
+fn run(mtu: u16, vnet_header: bool, weather: Weather) {
+    let Some((total, seed)) = begin() else { return };
     let network = BuiltinNetwork {
         mtu,
         allow_host_loopback: true,
         ..BuiltinNetwork::default()
     };
-    set_up(None).unwrap();
     let container = Container::new(&network, vnet_header);
     let (tap, config) = container.attach(&network, vnet_header);
     let (near, far) = socketpair(
@@ -181,9 +216,7 @@ fn run(mtu: u16, vnet_header: bool, weather: Weather) {
         // The last descriptor of the pair's far end: the driver's link ends.
         drop(far);
         driver.join().unwrap();
-        for (way, count) in ["down", "up"].iter().zip(counts) {
-            report(&format!("{way}: {count:?}"));
-        }
+        report_counts(counts);
         report(&format!(
             "MTU {mtu}, {config:?}: {} MiB over {CONNECTIONS} connections in {took:?}",
             total >> 20
@@ -193,30 +226,71 @@ fn run(mtu: u16, vnet_header: bool, weather: Weather) {
     assert!(failed.is_empty(), "seed {seed}: {failed:#?}");
 }
 
+/// The link between two kernels: what it does to frames is within what a TCP can
+/// make up for, and this is how fast one does.
+fn run_control(mtu: u16, vnet_header: bool, weather: Weather) {
+    let Some((total, seed)) = begin() else { return };
+    let network = BuiltinNetwork {
+        mtu,
+        ..BuiltinNetwork::default()
+    };
+    let container = Container::new(&network, vnet_header);
+    let gateway = Container::gateway(&network, vnet_header);
+    let (far, _) = container.attach(&network, vnet_header);
+    let (near, _) = gateway.attach(&network, vnet_header);
+    let link = BadLink::start(&near, &far, weather, seed);
+    let to = SocketAddr::from((network.gateway(), 80));
+    let listener = gateway.inside(|| TcpListener::bind(to).unwrap());
+    let each = total / CONNECTIONS;
+    let begin = Instant::now();
+    let mut failed = thread::scope(|scope| {
+        let server = scope.spawn(|| streams::serve(&listener, CONNECTIONS, each));
+        let mut failed = container.inside(|| streams::connect(to, CONNECTIONS, each));
+        failed.extend(server.join().unwrap());
+        failed
+    });
+    let took = begin.elapsed();
+    report_counts(link.end());
+    report(&format!(
+        "MTU {mtu}, two kernels: {} MiB over {CONNECTIONS} connections in {took:?}",
+        total >> 20
+    ));
+    failed.sort();
+    assert!(failed.is_empty(), "seed {seed}: {failed:#?}");
+}
+
+const SINGLE: Weather = Weather {
+    lose: 20,
+    delay_some: 50,
+    repeat: 10,
+    alter: 5,
+    delay: Duration::from_millis(1),
+};
+/// Checksums are left undone, so nothing may be altered.
+const SUPER: Weather = Weather { alter: 0, ..SINGLE };
+
 /// Frames with whole checksums, so that one altered on the way is noticed.
 #[test]
 #[ignore = "started by streams_are_whole_over_a_link_that_loses_and_alters_frames"]
 fn single_segments() {
-    let weather = Weather {
-        lose: 20,
-        delay_some: 50,
-        repeat: 10,
-        alter: 5,
-        delay: Duration::from_millis(1),
-    };
-    run(1500, false, weather);
+    run(1500, false, SINGLE);
 }
 
-/// Checksums are left undone, so nothing may be altered; a frame is up to 64 KiB.
+/// A frame is up to 64 KiB.
 #[test]
 #[ignore = "started by streams_are_whole_over_a_link_that_loses_super_segments"]
 fn super_segments() {
-    let weather = Weather {
-        lose: 20,
-        delay_some: 50,
-        repeat: 10,
-        alter: 0,
-        delay: Duration::from_millis(1),
-    };
-    run(65_520, true, weather);
+    run(65_520, true, SUPER);
+}
+
+#[test]
+#[ignore = "started by two_kernels_get_along_over_the_same_link"]
+fn control_single_segments() {
+    run_control(1500, false, SINGLE);
+}
+
+#[test]
+#[ignore = "started by two_kernels_get_along_over_the_same_link"]
+fn control_super_segments() {
+    run_control(65_520, true, SUPER);
 }

@@ -18,3 +18,10 @@ fn streams_are_whole_over_a_link_that_loses_and_alters_frames() {
 fn streams_are_whole_over_a_link_that_loses_super_segments() {
     in_namespaces("net::tests::inside::super_segments", |_| {});
 }
+
+/// A link that a kernel's TCP could not cope with would prove nothing.
+#[test]
+fn two_kernels_get_along_over_the_same_link() {
+    in_namespaces("net::tests::inside::control_single_segments", |_| {});
+    in_namespaces("net::tests::inside::control_super_segments", |_| {});
+}

@@ -3,11 +3,14 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Longest silence of a connection before it counts as stuck: several
 /// retransmissions in a row may be lost.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Bytes a second that all connections together move at least; slower than that
+/// is as good as stuck.
+const LEAST_RATE: u64 = 1 << 20;
 /// Bytes moved by one call.
 const CHUNK: usize = 64 << 10;
 /// Bytes after which a stream repeats: a prime, so that no span of sequence
@@ -18,13 +21,25 @@ const PERIOD: usize = 1_048_573;
 struct Pattern {
     block: Vec<u8>,
     length: u64,
+    deadline: Instant,
 }
 
 impl Pattern {
-    fn new(seed: u64, length: u64) -> Self {
+    fn new(seed: u64, length: u64, deadline: Instant) -> Self {
         let mut block = vec![0; PERIOD];
         fastrand::Rng::with_seed(seed).fill(&mut block);
-        Self { block, length }
+        Self {
+            block,
+            length,
+            deadline,
+        }
+    }
+
+    fn in_time(&self, position: u64) -> Result<(), String> {
+        if Instant::now() < self.deadline {
+            return Ok(());
+        }
+        Err(format!("too slow: at {position} of {}", self.length))
     }
 
     /// What is to be found from a position on, as far as it is in one piece.
@@ -42,6 +57,7 @@ impl Pattern {
             let written = to.write(&piece[..piece.len().min(CHUNK)]);
             let written = written.map_err(|error| format!("write at {position}: {error}"))?;
             position += written as u64;
+            self.in_time(position)?;
         }
         to.shutdown(Shutdown::Write)
             .map_err(|error| format!("end: {error}"))
@@ -69,6 +85,7 @@ impl Pattern {
                 position += length as u64;
                 got = &got[length..];
             }
+            self.in_time(position)?;
         }
         if position == self.length {
             Ok(())
@@ -103,6 +120,7 @@ fn both_ways(stream: &TcpStream, send: &Pattern, receive: &Pattern) -> Result<()
 /// Accepts as many connections as there will be and does its part of each; what
 /// went wrong.
 pub(super) fn serve(listener: &TcpListener, connections: u64, each: u64) -> Vec<String> {
+    let began = Instant::now();
     in_parallel(connections, |_| {
         let (stream, _) = listener.accept().map_err(|error| error.to_string())?;
         let mut number = [0; 8];
@@ -110,27 +128,32 @@ pub(super) fn serve(listener: &TcpListener, connections: u64, each: u64) -> Vec<
             .read_exact(&mut number)
             .map_err(|error| format!("greeting: {error}"))?;
         let number = u64::from_be_bytes(number);
-        let [up, down] = patterns(number, connections, each);
+        let [up, down] = patterns(number, connections, each, began);
         both_ways(&stream, &down, &up).map_err(|what| format!("host, {number}: {what}"))
     })
 }
 
 /// The other part.
 pub(super) fn connect(to: SocketAddr, connections: u64, each: u64) -> Vec<String> {
+    let began = Instant::now();
     in_parallel(connections, |number| {
         let mut stream =
             TcpStream::connect(to).map_err(|error| format!("connect {number}: {error}"))?;
         stream
             .write_all(&number.to_be_bytes())
             .map_err(|error| format!("greeting: {error}"))?;
-        let [up, down] = patterns(number, connections, each);
+        let [up, down] = patterns(number, connections, each, began);
         both_ways(&stream, &up, &down).map_err(|what| format!("container, {number}: {what}"))
     })
 }
 
-fn patterns(number: u64, of: u64, each: u64) -> [Pattern; 2] {
+fn patterns(number: u64, of: u64, each: u64, began: Instant) -> [Pattern; 2] {
     let ([up, down], [up_length, down_length]) = (seeds(number), lengths(number, of, each));
-    [Pattern::new(up, up_length), Pattern::new(down, down_length)]
+    let deadline = began + PATIENCE + Duration::from_secs(of * each / LEAST_RATE);
+    [
+        Pattern::new(up, up_length, deadline),
+        Pattern::new(down, down_length, deadline),
+    ]
 }
 
 fn in_parallel(count: u64, one: impl Fn(u64) -> Result<(), String> + Sync) -> Vec<String> {
