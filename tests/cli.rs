@@ -275,7 +275,10 @@ fn a_set_user_id_copy_refuses_to_run() {
 
 fn copy(folder: &Path, name: &str, mode: u32) -> PathBuf {
     let copy = folder.join(name);
-    fs::copy(BINARY, &copy).unwrap();
+    // By another program: while this one had the copy open for writing, any other
+    // thread's child would have it, too, and it could not be executed (ETXTBSY).
+    let status = Command::new("cp").arg(BINARY).arg(&copy).status().unwrap();
+    assert!(status.success());
     fs::set_permissions(&copy, PermissionsExt::from_mode(mode)).unwrap();
     copy
 }

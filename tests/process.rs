@@ -152,7 +152,7 @@ fn runtime(args: Vec<String>) -> Result<u8, Error> {
         },
         network,
     )?;
-    let link: OwnedFd = prepared.take_link().expect("no link");
+    let link: OwnedFd = prepared.take_link()?.expect("no link");
     assert_eq!(fs::File::from(link).read(&mut [1; 4]).unwrap(), 4);
     let mut poll = mio::Poll::new().map_err(|e| Error::host("make an event loop", e))?;
     let mut supervisor: Supervisor = prepared.supervise(poll.registry())?;

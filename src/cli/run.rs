@@ -112,7 +112,11 @@ fn carry_out(spec: &RunSpec, plan: &Plan, resolv_conf: &str) -> Result<u8, Error
     let set_up = Box::new(|link: bool| net::set_up_namespace(network.filter(|_| link)));
     let mut prepared = container::spawn(plan, io, set_up)?;
     let mut poll = Poll::new().map_err(|error| Error::host("make the event loop", error))?;
-    let mut driver = match (prepared.take_link(), network) {
+    let link = match network {
+        Some(_) => prepared.take_link()?,
+        None => None,
+    };
+    let mut driver = match (link, network) {
         (Some(link), Some(network)) => {
             let resolvers = nameservers(resolv_conf)
                 .into_iter()
@@ -128,6 +132,8 @@ fn carry_out(spec: &RunSpec, plan: &Plan, resolv_conf: &str) -> Result<u8, Error
         }
         _ => None,
     };
+    // The link has somebody to listen to it: nothing else has to be waited for.
+    prepared.release()?;
     let mut supervisor = prepared.supervise(poll.registry())?;
     supervisor.start()?;
     let mut events = Events::with_capacity(EVENTS);

@@ -98,6 +98,24 @@ struct Init {
     shares_pids: bool,
 }
 
+/// What is kept from one step to the next.
+struct Work<'a> {
+    executor: fs::Executor,
+    network: Option<NetworkSetup<'a>>,
+    slave: Option<OwnedFd>,
+    /// The command, ready to be started.
+    command: Option<Command>,
+}
+
+/// Whether `step` can be carried out by a process whose ids are not mapped yet:
+/// it has all capabilities in its user namespace, but can create no file.
+fn needs_no_ids(step: &Step) -> bool {
+    matches!(
+        step,
+        Step::PrivateMounts | Step::Network { .. } | Step::Hostname { .. }
+    )
+}
+
 /// Puts a step's name and object to an error.
 fn failed<E: Into<io::Error>>(
     step: &'static str,
@@ -109,7 +127,18 @@ fn failed<E: Into<io::Error>>(
 impl Init {
     fn live(&self, plan: &Plan, io: SpawnIo, network: NetworkSetup<'_>) -> Result<u8, StepFailure> {
         self.detach()?;
+        self.rename()?;
+        let mut work = Work {
+            executor: fs::Executor::new(),
+            network: Some(network),
+            slave: None,
+            command: None,
+        };
+        let ids_from = plan.steps.iter().position(|step| !needs_no_ids(step));
+        let (first, rest) = plan.steps.split_at(ids_from.unwrap_or(plan.steps.len()));
         if plan.namespaces.user {
+            // While the parent writes the maps, or has set-user-ID programs do it.
+            self.carry_out(first, &mut work)?;
             self.expect(ToInit::MapsWritten)?;
             self.become_root(plan)?;
         }
@@ -129,7 +158,14 @@ impl Init {
             .then(Procfs::open)
             .transpose()
             .map_err(failed("open a procfs", "/proc"))?;
-        let command = self.set_up(plan, network)?;
+        if !plan.namespaces.user {
+            self.carry_out(first, &mut work)?;
+        }
+        self.carry_out(rest, &mut work)?;
+        let command = work
+            .command
+            .ok_or(Errno::INVAL)
+            .map_err(failed("carry out the plan", "no command in it"))?;
         self.ends
             .channel
             .send(&FromInit::SetUp)
@@ -192,7 +228,11 @@ impl Init {
     fn hide(&self) -> Result<(), StepFailure> {
         rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
             .map_err(failed("make not dumpable", "init"))?;
-        self.tie_to_parent()?;
+        self.tie_to_parent()
+    }
+
+    /// Shows a command line of its own: the parent's has the user's options.
+    fn rename(&self) -> Result<(), StepFailure> {
         let renamed = sys::args::replace(TITLE)
             .and_then(|()| rustix::thread::set_name(c"crun-lite-init").map_err(io::Error::from));
         match renamed {
@@ -210,13 +250,9 @@ impl Init {
             .map_err(failed("report", "a warning"))
     }
 
-    /// Carries the steps out; returns the command, ready to be started.
-    fn set_up(&self, plan: &Plan, network: NetworkSetup<'_>) -> Result<Command, StepFailure> {
-        let mut executor = fs::Executor::new();
-        let mut network = Some(network);
-        let mut slave = None;
-        let mut command = None;
-        for step in &plan.steps {
+    /// Carries steps out, in their order.
+    fn carry_out(&self, steps: &[Step], work: &mut Work<'_>) -> Result<(), StepFailure> {
+        for step in steps {
             match step {
                 Step::Hostname { name } => {
                     rustix::system::sethostname(name.as_bytes()).map_err(|error| {
@@ -224,7 +260,8 @@ impl Init {
                     })?;
                 }
                 Step::Network { link } => {
-                    let set_up = network
+                    let set_up = work
+                        .network
                         .take()
                         .ok_or(Errno::ALREADY)
                         .map_err(failed("set up", "the network"))?;
@@ -236,24 +273,22 @@ impl Init {
                             .map_err(failed("hand over", "the network link"))?;
                     }
                 }
-                Step::Exec(step) => command = Some(self.prepare(step, slave.take())?),
-                step => executor.step(step)?,
+                Step::Exec(step) => work.command = Some(self.prepare(step, work.slave.take())?),
+                step => work.executor.step(step)?,
             }
-            for warning in executor.take_warnings() {
+            for warning in work.executor.take_warnings() {
                 self.warn(warning)?;
             }
-            if let Some(pty) = executor.take_pty() {
+            if let Some(pty) = work.executor.take_pty() {
                 let master = FromInit::Terminal(pty.master);
                 self.ends
                     .channel
                     .send(&master)
                     .map_err(failed("hand over", "the pty"))?;
-                slave = Some(pty.slave);
+                work.slave = Some(pty.slave);
             }
         }
-        command
-            .ok_or(Errno::INVAL)
-            .map_err(failed("carry out the plan", "no command in it"))
+        Ok(())
     }
 
     fn prepare(&self, step: &ExecStep, slave: Option<OwnedFd>) -> Result<Command, StepFailure> {

@@ -150,14 +150,22 @@ impl Channel {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
-        let received = rustix::io::retry_on_intr(|| {
-            rustix::net::recvmsg(
-                &self.0,
-                &mut [IoSliceMut::new(&mut buffer)],
-                &mut control,
-                flags,
-            )
-        });
+        let mut receive = || {
+            rustix::io::retry_on_intr(|| {
+                rustix::net::recvmsg(
+                    &self.0,
+                    &mut [IoSliceMut::new(&mut buffer)],
+                    &mut control,
+                    flags,
+                )
+            })
+        };
+        let received = match receive() {
+            // Reported once, when the other side has ended without taking all that
+            // was sent to it; what it had sent comes after that.
+            Err(Errno::CONNRESET) => receive(),
+            received => received,
+        };
         let received = match received {
             Ok(received) => received,
             Err(Errno::AGAIN) => return Ok(Received::Nothing),
@@ -303,6 +311,23 @@ mod tests {
         ));
         drop(a);
         assert!(matches!(b.try_receive::<ToInit>().unwrap(), Received::End));
+    }
+
+    #[test]
+    fn last_words_are_heard_though_it_was_not_listening() {
+        let (a, b) = Channel::pair().unwrap();
+        a.send(&ToInit::Go).unwrap();
+        b.send(&FromInit::Exited(3)).unwrap();
+        drop(b);
+        assert!(a.send(&ToInit::Go).is_err());
+        assert!(matches!(
+            a.try_receive().unwrap(),
+            Received::Message(FromInit::Exited(3))
+        ));
+        assert!(matches!(
+            a.try_receive::<FromInit>().unwrap(),
+            Received::End
+        ));
     }
 
     #[test]

@@ -3,12 +3,12 @@
 //! # Theory of operation
 //! Two processes of one program. The *parent* is `crun-lite run` in the host's
 //! namespaces: one thread, one event loop. *Init* is PID 1 of the container.
-//! [`spawn()`] clones init into the new namespaces, writes its id maps and waits
-//! until it has carried out every step of the plan but the last. The result is a
-//! [`Prepared`] container: complete, but with no command in it. The caller takes
-//! the network link out of it, gets its packet loop ready, and then has a
-//! [`Supervisor`] start the command and watch it to its end. Until then any
-//! error leaves the host as it was.
+//! [`spawn()`] clones init into the new namespaces and writes its id maps. The
+//! result is a [`Prepared`] container, whose init carries out every step of the
+//! plan but the last. Meanwhile the caller takes the network link out of it, gets
+//! its packet loop ready, and says so ([`Prepared::release`]); init then starts
+//! the command as soon as it can, and a [`Supervisor`] watches it to its end.
+//! Until the command is started any error leaves the host as it was.
 //!
 //! All that the two have between them is one socketpair ([`ipc`]), the lifeline
 //! (see [`init`]) and a pidfd. Dropping a [`Prepared`] or a [`Supervisor`] kills

@@ -99,7 +99,8 @@ impl Drop for Init {
     }
 }
 
-/// A container that is set up, and whose init waits to start the command.
+/// A container whose init sets it up, and then waits to be told to start the
+/// command.
 #[derive(Debug)]
 pub struct Prepared {
     pub(super) init: Init,
@@ -111,23 +112,20 @@ pub struct Prepared {
     /// The master of the command's pty.
     pub(super) master: Option<OwnedFd>,
     pub(super) io: SpawnIo,
+    /// Init has carried out all steps but the last.
+    set_up: bool,
+    /// Init has been told to start the command as soon as it can.
+    pub(super) released: bool,
 }
 
-impl Prepared {
-    /// The link that the network closure made, once.
-    pub fn take_link(&mut self) -> Option<OwnedFd> {
-        self.link.take()
-    }
-}
-
-/// Clones the container's init, which carries out `plan` up to its last step.
+/// Clones the container's init, which carries out `plan` up to its last step
+/// while the caller goes on.
 ///
 /// From here on the signals that are passed on to the command are blocked in
 /// this process; they stay so, for they are meant for the container.
 ///
 /// # Errors
-/// What the kernel or an id-map tool refuses, a step of the plan that failed, or
-/// [`Error::Interrupted`]. Nothing is left behind then.
+/// What the kernel or an id-map tool refuses. Nothing is left behind then.
 pub fn spawn(plan: &Plan, io: SpawnIo, network: NetworkSetup<'_>) -> Result<Prepared, Error> {
     ns::check(&plan.namespaces)?;
     // Where the caller ignores SIGCHLD, the kernel would reap init unseen.
@@ -187,26 +185,68 @@ pub fn spawn(plan: &Plan, io: SpawnIo, network: NetworkSetup<'_>) -> Result<Prep
         link: None,
         master: None,
         io,
+        set_up: false,
+        released: false,
     };
     if plan.namespaces.user {
         let maps = idmap::Maps {
             uid: plan.uid_map.clone(),
             gid: plan.gid_map.clone(),
         };
-        idmap::write(prepared.init.child.pid, &maps)?;
-        prepared
-            .channel
-            .send(&ToInit::MapsWritten)
-            .map_err(|e| Error::host("talk to the container's init", e))?;
+        if let Err(error) = idmap::write(prepared.init.child.pid, &maps) {
+            // Where init has failed meanwhile, there was nothing to write to.
+            prepared.take_messages()?;
+            return Err(error);
+        }
+        prepared.tell(&ToInit::MapsWritten)?;
     }
-    prepared.wait_for_set_up()?;
     Ok(prepared)
 }
 
 impl Prepared {
-    /// Takes init's messages until it has set everything up.
-    fn wait_for_set_up(&mut self) -> Result<(), Error> {
-        loop {
+    /// The link that the network closure has made, once; waits for it.
+    ///
+    /// # Errors
+    /// A step of the plan that failed, or [`Error::Interrupted`].
+    pub fn take_link(&mut self) -> Result<Option<OwnedFd>, Error> {
+        self.wait_until(|prepared| prepared.set_up || prepared.link.is_some())?;
+        Ok(self.link.take())
+    }
+
+    /// Has init start the command when it is ready, without another word: to be
+    /// called when the caller is. With a terminal it is not before the container
+    /// is set up, so then this does nothing, and [`Supervisor::start`] does it.
+    ///
+    /// [`Supervisor::start`]: super::Supervisor::start
+    ///
+    /// # Errors
+    /// Init is gone.
+    pub fn release(&mut self) -> Result<(), Error> {
+        if self.io.tty {
+            return Ok(());
+        }
+        self.tell(&ToInit::Go)?;
+        self.released = true;
+        Ok(())
+    }
+
+    /// Sends `message`. Where init cannot take it any more, it has said why.
+    fn tell(&mut self, message: &ToInit) -> Result<(), Error> {
+        let Err(error) = self.channel.send(message) else {
+            return Ok(());
+        };
+        self.wait_until(|prepared| prepared.set_up)?;
+        Err(Error::host("talk to the container's init", error))
+    }
+
+    /// Waits until init has set everything up.
+    pub(super) fn wait_for_set_up(&mut self) -> Result<(), Error> {
+        self.wait_until(|prepared| prepared.set_up)
+    }
+
+    /// Takes init's messages until `done`.
+    fn wait_until(&mut self, done: impl Fn(&Self) -> bool) -> Result<(), Error> {
+        while !done(self) {
             let mut fds = [
                 PollFd::new(&self.channel, PollFlags::IN),
                 PollFd::new(&self.signals, PollFlags::IN),
@@ -218,6 +258,11 @@ impl Prepared {
             }
             // Looked at before its messages: what it said last is not missed.
             let gone = fds.last().is_some_and(|pidfd| !pidfd.revents().is_empty());
+            self.take_messages()?;
+            // Once the command may have been started a signal is for it.
+            if self.set_up {
+                break;
+            }
             while let Some(received) = self
                 .signals
                 .next()
@@ -230,10 +275,7 @@ impl Prepared {
                 }
                 self.early.push(received);
             }
-            if self.take_messages()? {
-                return Ok(());
-            }
-            if gone {
+            if gone && !done(self) {
                 let status = self
                     .init
                     .wait()
@@ -241,17 +283,19 @@ impl Prepared {
                 return Err(Error::InitDied(describe(&status)));
             }
         }
+        Ok(())
     }
 
-    /// Takes what init has said so far; true once all is set up.
-    fn take_messages(&mut self) -> Result<bool, Error> {
-        loop {
+    /// Takes what init has said so far, up to that all is set up: what follows is
+    /// about the command.
+    fn take_messages(&mut self) -> Result<(), Error> {
+        while !self.set_up {
             let received = self
                 .channel
                 .try_receive()
                 .map_err(|e| Error::host("receive from the container's init", e))?;
             match received {
-                Received::Message(FromInit::SetUp) => return Ok(true),
+                Received::Message(FromInit::SetUp) => self.set_up = true,
                 Received::Message(FromInit::Link(fd)) => self.link = Some(fd),
                 Received::Message(FromInit::Terminal(fd)) => self.master = Some(fd),
                 Received::Message(FromInit::Warning(text)) => warn!("{text}"),
@@ -261,7 +305,7 @@ impl Prepared {
                 ) => {
                     return Err(Error::InitDied(format!("out of turn: {message:?}")));
                 }
-                Received::Nothing => return Ok(false),
+                Received::Nothing => return Ok(()),
                 // It is about to end; its pidfd says when.
                 Received::End => {
                     let status = self
@@ -272,6 +316,7 @@ impl Prepared {
                 }
             }
         }
+        Ok(())
     }
 }
 

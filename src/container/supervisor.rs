@@ -51,6 +51,7 @@ pub struct Supervisor {
     signals: SignalFd,
     early: Vec<signal::Received>,
     registry: Registry,
+    released: bool,
     started: bool,
     /// What the command came to, once known.
     outcome: Option<Result<u8, Error>>,
@@ -59,12 +60,15 @@ pub struct Supervisor {
 }
 
 impl Prepared {
-    /// Registers everything with `registry`, under tokens below
-    /// [`Supervisor::TOKENS`], and takes over the terminal where there is one.
+    /// Waits until the container is set up, registers everything with `registry`,
+    /// under tokens below [`Supervisor::TOKENS`], and takes over the terminal where
+    /// there is one.
     ///
     /// # Errors
-    /// Those of epoll(7) and of the terminal. The container is ended then.
-    pub fn supervise(self, registry: &Registry) -> Result<Supervisor, Error> {
+    /// A step of the plan that failed, [`Error::Interrupted`], those of epoll(7)
+    /// and of the terminal. The container is ended then.
+    pub fn supervise(mut self, registry: &Registry) -> Result<Supervisor, Error> {
+        self.wait_for_set_up()?;
         let registry = registry
             .try_clone()
             .map_err(|e| Error::host("share the event loop", e))?;
@@ -75,6 +79,7 @@ impl Prepared {
             early,
             master,
             io,
+            released,
             ..
         } = self;
         let (stdin, stdout) = (io::stdin(), io::stdout());
@@ -86,6 +91,7 @@ impl Prepared {
             signals,
             early,
             registry,
+            released,
             started: false,
             outcome: None,
             ended: None,
@@ -139,14 +145,17 @@ impl Supervisor {
             .register(&mut SourceFd(&fd), token, Interest::READABLE)
     }
 
-    /// Has init start the command.
+    /// Has init start the command, unless [`Prepared::release`] has, and passes
+    /// signals on from here on.
     ///
     /// # Errors
     /// Init is gone.
     pub fn start(&mut self) -> Result<(), Error> {
-        self.channel
-            .send(&ToInit::Go)
-            .map_err(|e| Error::host("start the command", e))?;
+        if !self.released {
+            self.channel
+                .send(&ToInit::Go)
+                .map_err(|e| Error::host("start the command", e))?;
+        }
         self.started = true;
         for received in std::mem::take(&mut self.early) {
             self.handle(received)

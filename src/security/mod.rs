@@ -79,12 +79,14 @@ impl Restrictions {
             if self.capabilities >> number & 1 == 1 {
                 continue;
             }
-            let dropped = match capability_is_in_bounding_set(capability) {
-                Ok(true) => remove_capability_from_bounding_set(capability),
-                Ok(false) => Ok(()),
+            let dropped = match remove_capability_from_bounding_set(capability) {
                 // The first number after the last one.
                 Err(Errno::INVAL) => break,
-                Err(error) => Err(error),
+                // Only what is there needs the privilege to take it away.
+                Err(Errno::PERM) if capability_is_in_bounding_set(capability) == Ok(false) => {
+                    Ok(())
+                }
+                dropped => dropped,
             };
             dropped.map_err(failed("drop from the bounding set", &name(number)))?;
         }

@@ -39,99 +39,158 @@ pub(super) fn low_half(argument: u8) -> u32 {
 /// A whole filter. Each range reaches to the start of the next, the last to
 /// the end; the first starts at 0. Rules for capabilities other than these
 /// are left out.
-///
-/// Every piece of code ends in a return, so that jumps only ever skip whole
-/// pieces.
 pub(super) fn assemble(ranges: &[(u32, Decision)], capabilities: u64) -> Vec<Instruction> {
-    let mut code = vec![
-        load(ARCH),
-        instruction(JUMP_EQUAL, 1, 0, NATIVE),
-        ret(RET_KILL_PROCESS),
+    let mut code = Backwards::default();
+    let search = code.search(ranges, capabilities);
+    code.enter(search);
+    let mut code = code.written;
+    code.extend([
         load(NUMBER),
-    ];
-    code.extend(search(ranges, capabilities));
+        ret(RET_KILL_PROCESS),
+        instruction(JUMP_EQUAL, 1, 0, NATIVE),
+        load(ARCH),
+    ]);
+    code.reverse();
     code
 }
 
-fn search(ranges: &[(u32, Decision)], capabilities: u64) -> Vec<Instruction> {
-    match ranges {
-        [] => vec![ret(RET_KILL_PROCESS)],
-        [(_, decision)] => decide(*decision, capabilities),
-        _ => {
-            let (below, above) = ranges.split_at(ranges.len() / 2);
-            let first_above = above.first().map_or(0, |(first, _)| *first);
-            choose(
-                JUMP_AT_LEAST,
-                first_above,
-                search(above, capabilities),
-                search(below, capabilities),
-            )
-        }
-    }
+/// A filter that is written from its end to its start: jumps only lead forward,
+/// so where one leads has been written before it. The kernel checks, converts
+/// and compiles every instruction at the start of every container, so results
+/// are shared as far as a jump reaches.
+#[derive(Default)]
+struct Backwards {
+    written: Vec<Instruction>,
+    /// Where each result was last written.
+    returns: Vec<(u32, usize)>,
 }
 
-fn decide(decision: Decision, capabilities: u64) -> Vec<Instruction> {
-    match decision {
-        Decision::Allow => vec![ret(RET_ALLOW)],
-        Decision::Fail(errno) => vec![ret(RET_ERRNO | u32::from(errno))],
-        Decision::Depends(rules, errno) => {
-            let otherwise = vec![ret(RET_ERRNO | u32::from(errno))];
-            rules
-                .iter()
-                .filter(|rule| rule.needs & !capabilities == 0)
-                .rev()
-                .fold(otherwise, |rest, rule| apply(rule, rest))
-        }
-    }
+/// Where to go on.
+#[derive(Clone, Copy)]
+enum Target {
+    /// At the instruction written at this place.
+    At(usize),
+    /// At any that returns this.
+    Return(u32),
 }
 
-/// If all conditions hold, the rule's result; else `rest`.
-fn apply(rule: &Rule, rest: Vec<Instruction>) -> Vec<Instruction> {
-    let result = rule
-        .fail
-        .map_or(RET_ALLOW, |errno| RET_ERRNO | u32::from(errno));
-    // A failed condition jumps over the rest of the rule, which is short.
-    let mut code = vec![ret(result)];
-    for condition in rule.when.iter().rev() {
-        let after = u8::try_from(code.len()).unwrap_or(u8::MAX);
-        let (argument, comparison) = match *condition {
-            Condition::Always => continue,
-            Condition::Is(argument, value) => (argument, instruction(JUMP_EQUAL, 0, after, value)),
-            Condition::Without(argument, bits) => {
-                (argument, instruction(JUMP_ANY_BIT, after, 0, bits))
+impl Backwards {
+    /// Writes the search through `ranges`.
+    fn search(&mut self, ranges: &[(u32, Decision)], capabilities: u64) -> Target {
+        match ranges {
+            [] => Target::Return(RET_KILL_PROCESS),
+            [(_, decision)] => self.decide(*decision, capabilities),
+            _ => {
+                let (below, above) = ranges.split_at(ranges.len() / 2);
+                let first_above = above.first().map_or(0, |(first, _)| *first);
+                let above = self.search(above, capabilities);
+                let below = self.search(below, capabilities);
+                self.choose(JUMP_AT_LEAST, first_above, above, below)
             }
-        };
-        code.splice(..0, [load(low_half(argument)), comparison]);
-    }
-    code.extend(rest);
-    code
-}
-
-/// `yes` if the comparison holds, else `no`. The offset of a conditional jump
-/// has eight bits; a longer one takes an unconditional jump.
-fn choose(
-    comparison: u16,
-    k: u32,
-    yes: Vec<Instruction>,
-    no: Vec<Instruction>,
-) -> Vec<Instruction> {
-    let mut code = Vec::with_capacity(yes.len() + no.len() + 2);
-    match u8::try_from(no.len()) {
-        Ok(skip) => code.push(instruction(comparison, skip, 0, k)),
-        Err(_) => {
-            code.push(instruction(comparison, 0, 1, k));
-            // A filter has at most 4096 instructions (BPF_MAXINSNS).
-            code.push(instruction(
-                JUMP,
-                0,
-                0,
-                u32::try_from(no.len()).unwrap_or(u32::MAX),
-            ));
         }
     }
-    code.extend(no);
-    code.extend(yes);
-    code
+
+    fn decide(&mut self, decision: Decision, capabilities: u64) -> Target {
+        match decision {
+            Decision::Allow => Target::Return(RET_ALLOW),
+            Decision::Fail(errno) => Target::Return(RET_ERRNO | u32::from(errno)),
+            Decision::Depends(rules, errno) => {
+                let otherwise = Target::Return(RET_ERRNO | u32::from(errno));
+                rules
+                    .iter()
+                    .filter(|rule| rule.needs & !capabilities == 0)
+                    .rev()
+                    .fold(otherwise, |rest, rule| self.apply(rule, rest))
+            }
+        }
+    }
+
+    /// If all conditions hold, the rule's result; else `rest`.
+    fn apply(&mut self, rule: &Rule, rest: Target) -> Target {
+        let result = rule
+            .fail
+            .map_or(RET_ALLOW, |errno| RET_ERRNO | u32::from(errno));
+        let mut then = Target::Return(result);
+        for condition in rule.when.iter().rev() {
+            let (argument, comparison) = match *condition {
+                Condition::Always => continue,
+                Condition::Is(argument, value) => {
+                    (argument, self.choose(JUMP_EQUAL, value, then, rest))
+                }
+                Condition::Without(argument, bits) => {
+                    (argument, self.choose(JUMP_ANY_BIT, bits, rest, then))
+                }
+            };
+            self.enter(comparison);
+            then = self.push(load(low_half(argument)));
+        }
+        then
+    }
+
+    /// `yes` if the comparison holds, else `no`.
+    fn choose(&mut self, comparison: u16, k: u32, yes: Target, no: Target) -> Target {
+        // Each may add an instruction that takes the other out of reach.
+        let (mut yes, mut no) = (yes, no);
+        loop {
+            let (jump_true, jump_false) = (self.reach(&mut yes), self.reach(&mut no));
+            if let (Some(jump_true), Some(jump_false)) = (jump_true, jump_false) {
+                return self.push(instruction(comparison, jump_true, jump_false, k));
+            }
+        }
+    }
+
+    /// How far the next instruction has to jump to `target`, for which the offset
+    /// of a conditional jump has eight bits. Where those are too few, something in
+    /// its place is written: `target` is that then, and the answer `None`.
+    fn reach(&mut self, target: &mut Target) -> Option<u8> {
+        let found = match *target {
+            Target::At(place) => Some(place),
+            Target::Return(value) => self
+                .returns
+                .iter()
+                .find(|(known, _)| *known == value)
+                .map(|(_, place)| *place),
+        };
+        if let Some(distance) = found.map(|place| self.written.len() - 1 - place)
+            && let Ok(distance) = u8::try_from(distance)
+        {
+            return Some(distance);
+        }
+        *target = match *target {
+            Target::At(place) => {
+                // A filter has at most 4096 instructions (BPF_MAXINSNS).
+                let distance = u32::try_from(self.written.len() - 1 - place).unwrap_or(u32::MAX);
+                self.push(instruction(JUMP, 0, 0, distance))
+            }
+            Target::Return(value) => self.finish(value),
+        };
+        None
+    }
+
+    /// Makes `target` what follows the next instruction.
+    fn enter(&mut self, target: Target) {
+        match target {
+            Target::At(place) if place + 1 == self.written.len() => {}
+            Target::At(place) => {
+                let distance = u32::try_from(self.written.len() - 1 - place).unwrap_or(u32::MAX);
+                self.push(instruction(JUMP, 0, 0, distance));
+            }
+            Target::Return(value) => {
+                self.finish(value);
+            }
+        }
+    }
+
+    fn finish(&mut self, value: u32) -> Target {
+        self.returns.retain(|(known, _)| *known != value);
+        self.returns.push((value, self.written.len()));
+        self.push(ret(value))
+    }
+
+    fn push(&mut self, instruction: Instruction) -> Target {
+        self.written.push(instruction);
+        Target::At(self.written.len() - 1)
+    }
 }
 
 fn load(offset: u32) -> Instruction {

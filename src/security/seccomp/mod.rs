@@ -27,8 +27,6 @@
 mod bpf;
 mod profile;
 
-use std::collections::BTreeMap;
-
 use crate::sys::seccomp::Instruction;
 
 /// What is done about one system call.
@@ -72,27 +70,26 @@ const SKIPPED: u32 = u32::MAX;
 /// Compiles the default profile for a command that keeps `capabilities`.
 pub(crate) fn compile(capabilities: u64) -> Vec<Instruction> {
     let mut ranges = Vec::new();
-    let unknown = Decision::Fail(profile::ENOSYS);
-    let mut next = 0;
     let mut push = |first: u32, decision: Decision| match ranges.last() {
         Some(&(_, last)) if last == decision => {}
         _ => ranges.push((first, decision)),
     };
-    for (number, decision) in decisions(capabilities) {
-        if number > next {
-            push(next, unknown);
-        }
-        push(number, decision);
-        next = number + 1;
+    let mut next = 0;
+    for decision in table(capabilities) {
+        push(next, decision.unwrap_or(UNKNOWN));
+        next += 1;
     }
-    push(next, unknown);
+    push(next, UNKNOWN);
     push(SKIPPED, Decision::Allow);
     bpf::assemble(&ranges, capabilities)
 }
 
-/// The decision about every call that the profile names, by number.
-pub(crate) fn decisions(capabilities: u64) -> BTreeMap<u32, Decision> {
-    let mut decisions = BTreeMap::new();
+/// What is done about a call that the profile does not name.
+const UNKNOWN: Decision = Decision::Fail(profile::ENOSYS);
+
+/// The decision about every call that the profile names, at its number.
+fn table(capabilities: u64) -> Vec<Option<Decision>> {
+    let mut decisions = Vec::with_capacity(512);
     for group in profile::GROUPS {
         let lifted = capabilities & group.lifted_by != 0;
         let decision = if lifted {
@@ -101,12 +98,27 @@ pub(crate) fn decisions(capabilities: u64) -> BTreeMap<u32, Decision> {
             group.decision
         };
         for &number in group.calls {
-            if let Ok(number) = u32::try_from(number) {
-                decisions.insert(number, decision);
+            let Ok(number) = usize::try_from(number) else {
+                continue;
+            };
+            if number >= decisions.len() {
+                decisions.resize(number + 1, None);
+            }
+            if let Some(place) = decisions.get_mut(number) {
+                *place = Some(decision);
             }
         }
     }
     decisions
+}
+
+/// The decision about every call that the profile names, by number.
+#[cfg(test)]
+pub(crate) fn decisions(capabilities: u64) -> std::collections::BTreeMap<u32, Decision> {
+    (0..)
+        .zip(table(capabilities))
+        .filter_map(|(number, decision)| Some((number, decision?)))
+        .collect()
 }
 
 #[cfg(test)]

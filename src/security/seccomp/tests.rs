@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use super::bpf::{
     ARCH, JUMP, JUMP_ANY_BIT, JUMP_AT_LEAST, JUMP_EQUAL, LOAD, NATIVE, NUMBER, RET_ALLOW,
     RET_ERRNO, RET_KILL_PROCESS, RETURN, low_half,
