@@ -31,6 +31,9 @@ use crate::link::Link;
 /// 3.8.6.3: less than 500 ms; Linux: `TCP_DELACK_MIN`).
 const ACK_DELAY: Duration = Duration::from_millis(40);
 
+/// Least time between two answers to segments without data that do not fit.
+const CHALLENGE_INTERVAL: Duration = Duration::from_millis(10);
+
 /// What an endpoint makes of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Arrival {
@@ -58,6 +61,8 @@ pub(super) struct Endpoint {
     ack_at: Option<Instant>,
     /// When data came last.
     received_at: Instant,
+    /// When the next segment without data that does not fit is answered.
+    challenge_at: Instant,
     /// The container asks and the host answers: an acknowledgement of a question
     /// can wait. Not before that was seen, or a container that sends the second
     /// half of a question only when the first is acknowledged would wait, too.
@@ -85,6 +90,7 @@ impl Endpoint {
             ack_due: false,
             ack_at: None,
             received_at: now,
+            challenge_at: now,
             answers: false,
         }
     }
@@ -209,7 +215,7 @@ impl Endpoint {
         if !self.receiver.is_acceptable(segment) {
             // The container has not seen our SYN, or sends what we have.
             self.syn_due |= segment.syn && !self.established;
-            self.ack_due |= !segment.rst;
+            self.challenge(now, segment);
             return Arrival::Looked;
         }
         // Neither an inexact reset nor a SYN ends a connection (RFC 5961, 3 and 4).
@@ -217,7 +223,7 @@ impl Endpoint {
             return Arrival::Reset;
         }
         if segment.rst || segment.syn {
-            self.ack_due = true;
+            self.challenge(now, segment);
             return Arrival::Looked;
         }
         let Some(ack) = segment.ack else {
@@ -231,7 +237,7 @@ impl Endpoint {
             self.syn_due = false;
             self.sender.established(now, segment);
         } else if self.sender.nxt().is_before(ack) {
-            self.ack_due = true;
+            self.challenge(now, segment);
             return Arrival::Looked;
         } else {
             self.sender.acknowledged(now, ack, segment);
@@ -248,6 +254,20 @@ impl Endpoint {
             }
         }
         Arrival::Looked
+    }
+
+    /// Answers a segment that does not fit with how things stand. Without data it
+    /// may itself be such an answer, which would go on for ever (RFC 5961, 7;
+    /// Linux: `tcp_invalid_ratelimit`).
+    fn challenge(&mut self, now: Instant, segment: &Segment<'_>) {
+        let bare = segment.len() == 0;
+        if segment.rst && !self.receiver.is_acceptable(segment) || bare && now < self.challenge_at {
+            return;
+        }
+        if bare {
+            self.challenge_at = now + CHALLENGE_INTERVAL;
+        }
+        self.ack_due = true;
     }
 
     /// When [`Endpoint::timer_due`] must be called.

@@ -84,8 +84,8 @@ impl Rings {
         if larger.capacity() > ring.capacity() {
             let first = ring.get_allocated(0, ring.len());
             let rest = ring.get_allocated(first.len(), ring.len() - first.len());
-            larger.enqueue_slice(first);
-            larger.enqueue_slice(rest);
+            let moved = larger.enqueue_slice(first) + larger.enqueue_slice(rest);
+            debug_assert_eq!(moved, ring.len());
             std::mem::swap(ring, &mut larger);
         }
         self.give(larger);

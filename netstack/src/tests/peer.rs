@@ -327,7 +327,7 @@ impl Peer {
         self.finished |= self.end == Some(self.got);
         if self.got > old || self.finished != was_finished {
             self.ack_due = true;
-        } else if length > 0 || fin || away != 0 {
+        } else if length > 0 || fin || away != i64::from(self.finished) {
             // Nothing new, or a hole before it.
             self.acks += 1;
         }
