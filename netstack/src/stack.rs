@@ -14,7 +14,7 @@ use crate::ipv4;
 use crate::link::Link;
 use crate::policy::{Addresses, Verdict};
 use crate::stats::Stats;
-use crate::tcp::{Burst, Rings, TcpFlow};
+use crate::tcp::{Bursts, Rings, TcpFlow};
 
 /// The NAT of one container. See the crate's documentation for its contract.
 #[derive(Debug)]
@@ -96,18 +96,20 @@ impl Stack {
         frames: impl IntoIterator<Item = &'f [u8]>,
         host: &mut H,
     ) {
-        let mut burst = Burst::new();
+        let mut bursts = Bursts::default();
         for frame in frames {
-            self.frame(now, frame, &mut burst, host);
+            self.frame(now, frame, &mut bursts, host);
         }
-        self.tcp_burst(now, &mut burst, host);
+        while let Some(burst) = bursts.next() {
+            self.tcp_burst(now, &burst, host);
+        }
     }
 
     fn frame<'f, H: Host>(
         &mut self,
         now: Instant,
         frame: &'f [u8],
-        burst: &mut Burst<'f>,
+        bursts: &mut Bursts<'f>,
         host: &mut H,
     ) {
         self.stats.frames_in += 1;
@@ -131,7 +133,7 @@ impl Stack {
                 };
                 self.link.learn(frame.source);
                 match packet.protocol {
-                    IpProtocol::Tcp => self.tcp_input(now, &packet, frame.checksum, burst, host),
+                    IpProtocol::Tcp => self.tcp_input(now, &packet, frame.checksum, bursts, host),
                     IpProtocol::Udp => {
                         self.udp_input(now, &packet, frame.checksum, frame.udp_segment, host);
                     }

@@ -8,9 +8,9 @@ use rustix::io::Errno;
 use super::sockets::MAX_FRAME;
 
 /// Most frames that are read before any is looked at. They are long ones, whose
-/// payload goes to the host in one call; more would push each other out of the
-/// cache.
-const MOST: usize = 8;
+/// payload goes to the host in one call for each flow, and which are acknowledged
+/// once. With 8 four flows at once were a quarter slower; 64 gained nothing.
+const MOST: usize = 32;
 /// A frame that is shorter is looked at before another is read: it is an
 /// acknowledgement or a question, and somebody waits for the answer.
 const LONG: usize = 4096;

@@ -47,7 +47,7 @@ use std::io::IoSlice;
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::TcpPacket;
 
-pub(crate) use burst::Burst;
+pub(crate) use burst::{Burst, Bursts};
 use endpoint::{Arrival, Endpoint};
 use relay::Relay;
 pub(crate) use rings::Rings;
@@ -120,14 +120,14 @@ impl TcpFlow {
 }
 
 impl Stack {
-    /// A TCP segment from the container. Payload may be left in `burst`, which
-    /// goes to the host with [`Stack::tcp_burst`].
+    /// A TCP segment from the container. Payload may be left in `bursts`, which
+    /// go to the host with [`Stack::tcp_burst`].
     pub(crate) fn tcp_input<'f, H: Host>(
         &mut self,
         now: Instant,
         packet: &ipv4::Packet<'f>,
         checksum: RxChecksum,
-        burst: &mut Burst<'f>,
+        bursts: &mut Bursts<'f>,
         host: &mut H,
     ) {
         let Ok(view) = TcpPacket::new_checked(packet.payload) else {
@@ -145,7 +145,7 @@ impl Stack {
         );
         let segment = Segment::new(&view);
         if let Some(id) = self.flows.find(&key) {
-            self.tcp_segment(now, id, packet, &segment, burst, host);
+            self.tcp_segment(now, id, packet, &segment, bursts, host);
         } else if segment.syn && segment.ack.is_none() && !segment.rst && !segment.fin {
             self.tcp_open(now, key, packet, &segment, host);
         } else {
@@ -159,28 +159,26 @@ impl Stack {
         id: FlowId,
         packet: &ipv4::Packet<'f>,
         segment: &Segment<'f>,
-        burst: &mut Burst<'f>,
+        bursts: &mut Bursts<'f>,
         host: &mut H,
     ) {
-        if burst.flow().is_some_and(|flow| flow != id) {
-            self.tcp_burst(now, burst, host);
-        }
         let Some((_, TcpFlow { phase, relay })) = self.flows.tcp_mut(id) else {
             return;
         };
         if let Phase::Open(endpoint) = phase
             && relay.host_writable
             && !relay.draining
-            && endpoint.is_next(now, segment, burst.len())
-            && burst.push(id, segment.payload)
+            && endpoint.is_next(now, segment, bursts.len(id))
         {
             relay.last_heard = now;
-            if burst.is_full() {
-                self.tcp_burst(now, burst, host);
+            if let Some(burst) = bursts.push(id, segment.payload) {
+                self.tcp_burst(now, &burst, host);
             }
             return;
         }
-        self.tcp_burst(now, burst, host);
+        if let Some(burst) = bursts.take(id) {
+            self.tcp_burst(now, &burst, host);
+        }
         let Some((key, TcpFlow { phase, relay })) = self.flows.tcp_mut(id) else {
             return;
         };
@@ -210,25 +208,29 @@ impl Stack {
     }
 
     /// Gives the host what was gathered for it.
-    pub(crate) fn tcp_burst<H: Host>(&mut self, now: Instant, burst: &mut Burst<'_>, host: &mut H) {
-        let Some(id) = burst.flow() else { return };
-        if let Some((_, TcpFlow { phase, relay })) = self.flows.tcp_mut(id)
-            && let Phase::Open(endpoint) = phase
-        {
-            let taken = match host.tcp_send(id, burst.parts()) {
-                Io::Done(n) => n.min(burst.len()),
-                Io::WouldBlock => 0,
-                Io::Closed | Io::Failed(_) => {
-                    relay.host_failed = true;
-                    0
-                }
-            };
-            relay.host_writable &= taken == burst.len();
-            self.stats.tcp_bytes_up += taken as u64;
-            endpoint.passed(now, taken, burst.parts(), &mut self.rings);
-            self.tcp_pump(now, id, host);
-        }
-        burst.clear();
+    pub(crate) fn tcp_burst<H: Host>(&mut self, now: Instant, burst: &Burst<'_>, host: &mut H) {
+        let id = burst.flow();
+        let Some((_, TcpFlow { phase, relay })) = self.flows.tcp_mut(id) else {
+            return;
+        };
+        let Phase::Open(endpoint) = phase else { return };
+        let io = if relay.host_writable && !relay.host_failed {
+            host.tcp_send(id, burst.parts())
+        } else {
+            Io::WouldBlock
+        };
+        let taken = match io {
+            Io::Done(n) => n.min(burst.len()),
+            Io::WouldBlock => 0,
+            Io::Closed | Io::Failed(_) => {
+                relay.host_failed = true;
+                0
+            }
+        };
+        relay.host_writable &= taken == burst.len();
+        self.stats.tcp_bytes_up += taken as u64;
+        endpoint.passed(now, taken, burst.parts(), &mut self.rings);
+        self.tcp_pump(now, id, host);
     }
 
     /// A SYN: judge it and ask the host to connect.
