@@ -18,6 +18,7 @@ use super::sockets::{FlowSocket, HostSide, host_error, read_echo};
 use super::tap;
 use crate::config::BuiltinNetwork;
 use crate::error::Error;
+use crate::sys::heap;
 use crate::sys::udp::{self, Inbox, RECEIVE_BATCH};
 
 /// Frames and bytes read from the link in one turn, so that the host's side
@@ -76,6 +77,7 @@ impl Driver {
         first_token: usize,
     ) -> Result<Self, Error> {
         let failed = |step| move |error: io::Error| Error::host(step, error);
+        heap::give_back_large_blocks();
         let began = Instant::now();
         let (link_token, monitor_token) = (Token(first_token), Token(first_token + 1));
         registry

@@ -8,6 +8,7 @@ pub mod auxv;
 pub mod child;
 pub mod exec;
 pub mod fd;
+pub mod heap;
 pub mod keyring;
 pub mod mount;
 pub mod process;
