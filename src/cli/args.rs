@@ -169,7 +169,8 @@ pub(super) struct RunArgs {
     /// (N from 1 to 25, 10.0.2.0/24), allow_host_loopback=BOOL (the gateway
     /// address reaches the host's 127.0.0.1), allow_host_addresses=BOOL (so do
     /// the host's other addresses), allow_link_local=BOOL (169.254.0.0/16),
-    /// max_flows=N (connections at once, from the limit on open files)
+    /// max_flows=N (connections at once, from the limit on open files),
+    /// busy_poll=USEC (look for events that long before sleeping, 64; 0 for never)
     /// [default: builtin]
     #[arg(
         long,

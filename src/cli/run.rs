@@ -207,6 +207,30 @@ fn wait(poll: &mut Poll, events: &mut Events, timeout: Option<Duration>) -> Resu
     }
 }
 
+/// As [`wait`]; looks for events before it sleeps for as long as the driver says.
+fn look(
+    poll: &mut Poll,
+    events: &mut Events,
+    timeout: Option<Duration>,
+    driver: &mut Driver,
+) -> Result<(), Error> {
+    if timeout == Some(Duration::ZERO) {
+        return wait(poll, events, timeout);
+    }
+    let begin = Instant::now();
+    let until = driver.busy_poll().min(timeout.unwrap_or(Duration::MAX));
+    while begin.elapsed() < until {
+        wait(poll, events, Some(Duration::ZERO))?;
+        if !events.is_empty() {
+            driver.waited(begin.elapsed());
+            return Ok(());
+        }
+    }
+    wait(poll, events, timeout)?;
+    driver.waited(begin.elapsed());
+    Ok(())
+}
+
 /// Waits for events and hands them out; the exit code when the container has ended.
 fn turn(
     poll: &mut Poll,
@@ -215,7 +239,10 @@ fn turn(
     supervisor: &mut Supervisor,
     mut driver: Option<&mut Driver>,
 ) -> Result<Option<u8>, Error> {
-    wait(poll, events, timeout)?;
+    match driver.as_deref_mut() {
+        Some(driver) => look(poll, events, timeout, driver)?,
+        None => wait(poll, events, timeout)?,
+    }
     for event in events.iter() {
         if event.token().0 >= Supervisor::TOKENS {
             if let Some(driver) = driver.as_deref_mut() {

@@ -8,6 +8,7 @@ mod resolv_conf;
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -187,6 +188,8 @@ pub struct BuiltinNetwork {
     pub allow_link_local: bool,
     /// Most flows at once, all protocols; `None` follows RLIMIT_NOFILE.
     pub max_flows: Option<usize>,
+    /// Most time to look for events before sleeping; zero: none.
+    pub busy_poll: Duration,
 }
 
 impl Default for BuiltinNetwork {
@@ -199,6 +202,7 @@ impl Default for BuiltinNetwork {
             allow_host_addresses: false,
             allow_link_local: false,
             max_flows: None,
+            busy_poll: Duration::from_micros(64),
         }
     }
 }

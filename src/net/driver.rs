@@ -11,6 +11,7 @@ use mio::{Interest, Registry, Token};
 use netstack::{Config, FlowId, Limits, LinkConfig, Policy, Readiness, Stack};
 use rustix::rand::{GetRandomFlags, getrandom};
 
+use super::busy_poll::BusyPoll;
 use super::frames::Frames;
 use super::local::LocalAddresses;
 use super::namespace::GATEWAY_MAC;
@@ -43,6 +44,7 @@ pub struct Driver {
     monitor_token: Token,
     link_readable: bool,
     frames: Frames,
+    busy_poll: BusyPoll,
     inbox: Inbox,
     echo: Vec<u8>,
     /// Datagram sockets that had their turn and may hold more.
@@ -124,6 +126,7 @@ impl Driver {
             // What came before it was registered has made no edge.
             link_readable: true,
             frames: Frames::new(),
+            busy_poll: BusyPoll::new(network.busy_poll),
             inbox: Inbox::default(),
             echo: Vec::new(),
             again: Vec::new(),
@@ -147,6 +150,16 @@ impl Driver {
         }
         // One more microsecond: epoll rounds to milliseconds, up since Linux 5.11 or so.
         Some(Duration::from_micros((deadline - now).total_micros() + 1))
+    }
+
+    /// How long the loop should look for events before it sleeps.
+    pub fn busy_poll(&mut self) -> Duration {
+        self.busy_poll.window(&self.stack.stats())
+    }
+
+    /// The loop has waited this long for an event.
+    pub fn waited(&mut self, took: Duration) {
+        self.busy_poll.waited(took);
     }
 
     /// Whether a connection of the container still has something on its way out.

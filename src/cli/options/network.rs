@@ -1,6 +1,7 @@
 //! `--net`, `--mtu`, `--dns` and `--add-host`.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use super::super::args::parse_bool;
 use super::{names, shown, usage};
@@ -9,13 +10,17 @@ use crate::error::Error;
 
 /// The keys of `--net=builtin:`.
 const KEYS: &str = "mtu, cidr, allow_host_loopback, allow_host_addresses, allow_link_local, \
-                    max_flows";
+                    max_flows, busy_poll";
 /// The smallest packet that every IPv4 host has to take (RFC 791 section 3.1).
 const MTU_LEAST: u16 = 576;
 /// The largest that leaves room for a link header in 64 KiB.
 const MTU_MOST: u16 = 65520;
 /// The most file descriptors of a process as kernels are set up (`fs.nr_open`).
 const FLOWS_MOST: usize = 1 << 20;
+
+/// Longest time to look for events before sleeping, microseconds: beyond it a
+/// sleep costs less than it saves.
+const BUSY_POLL_MOST: u64 = 1000;
 
 /// `--net` with `--mtu`.
 pub(super) fn parse(net: &[String], mtu: Option<&str>) -> Result<Network, Error> {
@@ -93,6 +98,12 @@ fn set(network: &mut BuiltinNetwork, key: &str, value: &str) -> Result<(), Strin
                     .filter(|flows| (1..=FLOWS_MOST).contains(flows))
                     .ok_or_else(|| format!("a number from 1 to {FLOWS_MOST} is needed"))?,
             );
+        }
+        "busy_poll" => {
+            let micros = number(value)
+                .filter(|micros| *micros <= BUSY_POLL_MOST)
+                .ok_or_else(|| format!("microseconds from 0 to {BUSY_POLL_MOST} are needed"))?;
+            network.busy_poll = Duration::from_micros(micros);
         }
         _ => return Err(format!("unknown option (known: {KEYS})")),
     }
@@ -236,7 +247,7 @@ mod tests {
     #[test]
     fn keys_of_builtin() {
         let all = "builtin:mtu=1500,cidr=192.168.4.0/22,allow_host_loopback=true,\
-                   allow_host_addresses=1,allow_link_local=false,max_flows=7";
+                   allow_host_addresses=1,allow_link_local=false,max_flows=7,busy_poll=0";
         assert_eq!(
             net(all).unwrap(),
             Network::Builtin(BuiltinNetwork {
@@ -247,6 +258,7 @@ mod tests {
                 allow_host_addresses: true,
                 allow_link_local: false,
                 max_flows: Some(7),
+                busy_poll: Duration::ZERO,
             })
         );
         for bad in [
@@ -273,6 +285,9 @@ mod tests {
             "max_flows=0",
             "max_flows=-1",
             "max_flows=1048577",
+            "busy_poll=",
+            "busy_poll=1001",
+            "busy_poll=1ms",
             ",",
             "mtu=1500,",
             "port_handler=slirp4netns",
