@@ -138,7 +138,7 @@ fn carry_out(spec: &RunSpec, plan: &Plan, resolv_conf: &str) -> Result<u8, Error
     supervisor.start()?;
     let mut events = Events::with_capacity(EVENTS);
     loop {
-        let timeout = driver.as_ref().and_then(Driver::timeout);
+        let timeout = driver.as_mut().and_then(Driver::timeout);
         if let Some(code) = turn(
             &mut poll,
             &mut events,
@@ -187,6 +187,7 @@ fn linger(poll: &mut Poll, events: &mut Events, driver: &mut Driver) -> Result<(
         }
         let timeout = driver.timeout().map_or(left, |due| due.min(left));
         wait(poll, events, Some(timeout))?;
+        driver.begin_turn();
         for event in events.iter() {
             if event.token().0 >= Supervisor::TOKENS {
                 driver.ready(event);
@@ -214,11 +215,15 @@ fn look(
     timeout: Option<Duration>,
     driver: &mut Driver,
 ) -> Result<(), Error> {
-    if timeout == Some(Duration::ZERO) {
+    let busy_poll = match timeout {
+        Some(Duration::ZERO) => None,
+        _ => driver.busy_poll(),
+    };
+    let Some(window) = busy_poll else {
         return wait(poll, events, timeout);
-    }
+    };
     let begin = Instant::now();
-    let until = driver.busy_poll().min(timeout.unwrap_or(Duration::MAX));
+    let until = window.min(timeout.unwrap_or(Duration::MAX));
     while begin.elapsed() < until {
         wait(poll, events, Some(Duration::ZERO))?;
         if !events.is_empty() {
@@ -240,7 +245,10 @@ fn turn(
     mut driver: Option<&mut Driver>,
 ) -> Result<Option<u8>, Error> {
     match driver.as_deref_mut() {
-        Some(driver) => look(poll, events, timeout, driver)?,
+        Some(driver) => {
+            look(poll, events, timeout, driver)?;
+            driver.begin_turn();
+        }
         None => wait(poll, events, timeout)?,
     }
     for event in events.iter() {

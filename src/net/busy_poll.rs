@@ -49,13 +49,16 @@ impl BusyPoll {
         }
     }
 
-    /// How long to look before the sleep that is to come.
-    pub(crate) fn window(&mut self, stats: &Stats) -> Duration {
+    /// How long to look before the sleep that is to come; `None` when it is never done.
+    pub(crate) fn window(&mut self, stats: &Stats) -> Option<Duration> {
+        if self.most.is_zero() {
+            return None;
+        }
         let bytes = stats.tcp_bytes_up + stats.tcp_bytes_down;
         let packets = stats.frames_in + stats.frames_out;
         let few = bytes - self.bytes <= FEW_BYTES && packets - self.packets <= FEW_PACKETS;
         (self.bytes, self.packets) = (bytes, packets);
-        if few { self.window } else { Duration::ZERO }
+        Some(if few { self.window } else { Duration::ZERO })
     }
 
     /// An event came after `took`, having been looked for or slept for.
@@ -82,7 +85,7 @@ mod tests {
         for micros in waits {
             poll.waited(Duration::from_micros(*micros));
         }
-        poll.window(&Stats::default())
+        poll.window(&Stats::default()).unwrap()
     }
 
     #[test]
@@ -103,12 +106,11 @@ mod tests {
             tcp_bytes_up: FEW_BYTES + 1,
             ..Stats::default()
         };
-        assert_eq!(poll.window(&stats), Duration::ZERO);
-        assert_eq!(poll.window(&stats), FIRST);
+        assert_eq!(poll.window(&stats), Some(Duration::ZERO));
+        assert_eq!(poll.window(&stats), Some(FIRST));
         stats.frames_in += FEW_PACKETS + 1;
-        assert_eq!(poll.window(&stats), Duration::ZERO);
+        assert_eq!(poll.window(&stats), Some(Duration::ZERO));
         let mut off = BusyPoll::with(Duration::ZERO);
-        off.waited(Duration::ZERO);
-        assert_eq!(off.window(&Stats::default()), Duration::ZERO);
+        assert_eq!(off.window(&Stats::default()), None);
     }
 }

@@ -11,6 +11,7 @@ use mio::{Interest, Registry, Token};
 use netstack::{Config, FlowId, Limits, LinkConfig, Policy, Readiness, Stack};
 use rustix::rand::{GetRandomFlags, getrandom};
 
+use super::alarm::Alarm;
 use super::busy_poll::BusyPoll;
 use super::frames::Frames;
 use super::local::LocalAddresses;
@@ -40,8 +41,12 @@ pub struct Driver {
     stack: Stack,
     host: HostSide,
     began: Instant,
+    /// When the turn began, or the last batch of frames.
+    now: netstack::Instant,
     link_token: Token,
     monitor_token: Token,
+    alarm_token: Token,
+    alarm: Alarm,
     link_readable: bool,
     frames: Frames,
     busy_poll: BusyPoll,
@@ -81,7 +86,8 @@ impl Driver {
         let failed = |step| move |error: io::Error| Error::host(step, error);
         heap::give_back_large_blocks();
         let began = Instant::now();
-        let (link_token, monitor_token) = (Token(first_token), Token(first_token + 1));
+        let [link_token, monitor_token, alarm_token] =
+            [first_token, first_token + 1, first_token + 2].map(Token);
         registry
             .register(
                 &mut SourceFd(&link.as_raw_fd()),
@@ -91,6 +97,7 @@ impl Driver {
             .map_err(failed("watch the TAP device"))?;
         let local = LocalAddresses::new(registry, monitor_token)
             .map_err(failed("watch the host's addresses"))?;
+        let alarm = Alarm::new(registry, alarm_token).map_err(failed("make a timer"))?;
         let registry = registry
             .try_clone()
             .map_err(failed("share the event loop"))?;
@@ -119,10 +126,13 @@ impl Driver {
         tracing::debug!(?link_config, "network is up");
         Ok(Self {
             stack: Stack::new(config),
-            host: HostSide::new(link, registry, first_token + 2, local),
+            host: HostSide::new(link, registry, first_token + 3, local),
             began,
+            now: netstack::Instant::ZERO,
             link_token,
             monitor_token,
+            alarm_token,
+            alarm,
             // What came before it was registered has made no edge.
             link_readable: true,
             frames: Frames::new(),
@@ -133,33 +143,44 @@ impl Driver {
         })
     }
 
-    fn now(&self) -> netstack::Instant {
+    /// Looks at the clock, once in a turn: a look costs as much as a lookup of a flow.
+    fn look_at_clock(&mut self) {
         let micros = self.began.elapsed().as_micros();
-        netstack::Instant::from_micros(i64::try_from(micros).unwrap_or(i64::MAX))
+        self.now = netstack::Instant::from_micros(i64::try_from(micros).unwrap_or(i64::MAX));
     }
 
-    /// How long the loop may sleep.
-    pub fn timeout(&self) -> Option<Duration> {
+    /// How long the loop may sleep; `None` until there is an event.
+    pub fn timeout(&mut self) -> Option<Duration> {
         if self.link_readable || !self.again.is_empty() {
             return Some(Duration::ZERO);
         }
         let deadline = self.stack.next_deadline()?;
-        let now = self.now();
+        let now = self.now;
         if deadline <= now {
             return Some(Duration::ZERO);
         }
-        // One more microsecond: epoll rounds to milliseconds, up since Linux 5.11 or so.
-        Some(Duration::from_micros((deadline - now).total_micros() + 1))
+        if let Err(error) = self.alarm.set(now, deadline) {
+            tracing::debug!("timer: {error}");
+            // One more microsecond: epoll rounds to milliseconds, up since Linux 5.11 or so.
+            return Some(Duration::from_micros((deadline - now).total_micros() + 1));
+        }
+        None
     }
 
-    /// How long the loop should look for events before it sleeps.
-    pub fn busy_poll(&mut self) -> Duration {
+    /// How long the loop should look for events before it sleeps; `None`: never,
+    /// and nobody needs to know how long it slept.
+    pub fn busy_poll(&mut self) -> Option<Duration> {
         self.busy_poll.window(&self.stack.stats())
     }
 
     /// The loop has waited this long for an event.
     pub fn waited(&mut self, took: Duration) {
         self.busy_poll.waited(took);
+    }
+
+    /// A turn begins: the loop has waited, and events may follow.
+    pub fn begin_turn(&mut self) {
+        self.look_at_clock();
     }
 
     /// Whether a connection of the container still has something on its way out.
@@ -172,6 +193,8 @@ impl Driver {
         let token = event.token();
         if token == self.link_token {
             self.link_readable = true;
+        } else if token == self.alarm_token {
+            self.alarm.rang();
         } else if token == self.monitor_token {
             self.host.addresses_changed();
         } else if let Some(flow) = self.host.flow_of(token) {
@@ -180,7 +203,7 @@ impl Driver {
     }
 
     fn flow_ready(&mut self, flow: FlowId, event: &Event) {
-        let now = self.now();
+        let now = self.now;
         match self.host.get(flow) {
             Some(FlowSocket::Tcp(_, connecting)) => {
                 if *connecting {
@@ -287,7 +310,7 @@ impl Driver {
     /// The link is gone.
     pub fn turn(&mut self) -> Result<(), Error> {
         for flow in std::mem::take(&mut self.again) {
-            self.udp_ready(self.now(), flow);
+            self.udp_ready(self.now, flow);
         }
         let (mut frames, mut bytes) = (0, 0);
         while self.link_readable && frames < TURN_FRAMES && bytes < TURN_BYTES {
@@ -295,11 +318,13 @@ impl Driver {
             self.link_readable = self.frames.read(link).map_err(link_gone)?;
             let batch = self.frames.size();
             (frames, bytes) = (frames + batch.0, bytes + batch.1);
-            let now = self.now();
+            if bytes > batch.1 {
+                self.look_at_clock();
+            }
             self.stack
-                .input_batch(now, self.frames.iter(), &mut self.host);
+                .input_batch(self.now, self.frames.iter(), &mut self.host);
         }
-        let now = self.now();
+        let now = self.now;
         if self
             .stack
             .next_deadline()

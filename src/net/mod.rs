@@ -13,6 +13,7 @@
 //! parent:                 link fd ----'  Driver { Stack, HostSide } ---- host sockets
 //! ```
 
+mod alarm;
 mod busy_poll;
 mod driver;
 mod frames;

@@ -145,7 +145,9 @@ fn drive(link: OwnedFd, config: LinkConfig, network: &BuiltinNetwork) {
         Driver::on_link(link, config, network, Vec::new(), poll.registry(), 0).unwrap();
     let mut events = Events::with_capacity(256);
     loop {
-        match poll.poll(&mut events, driver.timeout()) {
+        let polled = poll.poll(&mut events, driver.timeout());
+        driver.begin_turn();
+        match polled {
             Ok(()) => {}
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(error) => panic!("poll: {error}"),
