@@ -51,7 +51,7 @@ pub struct Limits {
     pub max_flows: usize,
     /// TCP connections whose host side is still being opened.
     pub max_half_open: usize,
-    /// Bytes of TCP ring memory that flows may be given in all; ring sizes
+    /// Bytes of TCP payload that may wait in all, either way; ring sizes
     /// shrink as it is used up.
     pub ring_budget: usize,
 }

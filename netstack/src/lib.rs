@@ -22,15 +22,14 @@
 //!                                   '- policy, timers -'
 //! ```
 //!
-//! Payload is never queued on its way: a UDP datagram is lent to
-//! [`Host::udp_send`] out of the frame it came in, and TCP payload moves between
-//! the ring of the flow's TCP endpoint and the host socket in one call
-//! ([`Host::tcp_send`], [`Host::tcp_receive`]).
+//! Payload is lent, not copied: a UDP datagram to [`Host::udp_send`] and the
+//! payload of TCP segments to [`Host::tcp_send`] out of the frames they came in,
+//! what [`Host::tcp_receive`] has read to [`Host::transmit`] out of the ring that
+//! holds it until the container has acknowledged it. An idle flow holds no ring.
 //!
 //! The cost of a packet does not depend on the number of flows: one hash lookup
-//! (keyed, since the container chooses the keys), one TCP endpoint in a
-//! `SocketSet` of its own, and a timer queue that is touched only when a
-//! deadline moves forward.
+//! (keyed, since the container chooses the keys), one TCP endpoint, and a timer
+//! queue that is touched only when a deadline moves forward.
 //!
 //! What the container may reach is decided in one place, [`Policy`].
 #![forbid(unsafe_code)]

@@ -151,14 +151,8 @@ impl Stack {
     }
 
     /// The flow's host socket could not be connected and is closed.
-    pub fn connect_failed<H: Host>(
-        &mut self,
-        now: Instant,
-        flow: FlowId,
-        error: HostError,
-        host: &mut H,
-    ) {
-        self.tcp_connect_failed(now, flow, error, host);
+    pub fn connect_failed<H: Host>(&mut self, flow: FlowId, error: HostError, host: &mut H) {
+        self.tcp_connect_failed(flow, error, host);
     }
 
     /// The flow's TCP socket has become ready (edge-triggered).

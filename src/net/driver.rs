@@ -214,7 +214,7 @@ impl Driver {
                     match self.host.connect_outcome(flow, failed) {
                         Some(Ok(())) => self.stack.connected(now, flow, &mut self.host),
                         Some(Err(error)) => {
-                            self.stack.connect_failed(now, flow, error, &mut self.host);
+                            self.stack.connect_failed(flow, error, &mut self.host);
                             return;
                         }
                         None => return,

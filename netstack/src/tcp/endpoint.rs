@@ -174,9 +174,10 @@ impl Endpoint {
     /// be told. Its acknowledgement is looked at here.
     pub(super) fn is_next(&mut self, now: Instant, segment: &Segment<'_>, ahead: usize) -> bool {
         let Some(ack) = segment.ack else { return false };
+        let control = segment.syn || segment.fin || segment.rst;
         let plain = self.established
+            && !control
             && !segment.payload.is_empty()
-            && !(segment.syn || segment.fin || segment.rst)
             && !self.sender.nxt().is_before(ack)
             && self.receiver.is_next(segment, ahead);
         if plain {

@@ -10,25 +10,32 @@
 //! would have got, a timed-out one nothing: the container's SYN timer runs out
 //! like ours did.
 //!
-//! **Moving data.** After each packet of the container and each readiness event
-//! of the host socket the flow is *pumped*: ring → host socket until the socket
-//! is full, host socket → ring until the ring is full, then everything that the
-//! endpoint has to say goes out. Readiness is edge-triggered and remembered per
-//! flow, so no system call is made that is known to fail. Backpressure needs no
-//! rule of its own: a full ring closes the window to the container, a full ring
-//! leaves data in the host's socket buffer.
+//! **Moving data.** Segments of the container that are in order are gathered for
+//! the length of one call ([`Bursts`]) and go to the host's socket out of their
+//! frames, in one call for each flow. What the socket does not take, and what
+//! comes ahead of a missing segment, waits in the flow's stash. After that, and
+//! after each other segment and each readiness event of the host socket, the flow
+//! is *pumped*: stash → host socket until the socket is full, host socket → ring
+//! until the ring is full, then everything that the endpoint has to say goes out.
+//! Readiness is edge-triggered and remembered per flow, so no system call is made
+//! that is known to fail. Backpressure needs no rule of its own: the stash's free
+//! space is the window, and a full ring leaves data in the host's socket buffer.
 //!
 //! **Closing.** The two directions end one after the other, each when its data
-//! is through: a FIN of the container becomes `SHUT_WR` once the ring is empty,
+//! is through: a FIN of the container becomes `SHUT_WR` once the stash is empty,
 //! end of stream from the host becomes a FIN behind the last byte. A reset on one
 //! side becomes a reset on the other. A flow whose directions have both ended is
 //! dropped (no TIME-WAIT: the kernel on either side keeps one) as soon as the host
-//! has taken what is left in the ring.
+//! has taken what is left in the stash.
 //!
 //! **Liveness.** A half-closed flow is probed on both sides after
 //! [`HALF_CLOSED_IDLE`]; an established one after [`ESTABLISHED_IDLE`] (RFC 9293,
 //! 3.8.4). A container that answers no probe for [`SILENCE`], or no retransmission
 //! for [`UNACKNOWLEDGED`], loses the flow.
+//!
+//! The parts: [`segment`] reads and writes headers, [`endpoint`] is our end of the
+//! connection, made of a [`sender`] (with its [`recovery`] and [`rtt`]) and a
+//! [`receiver`]; [`relay`] is what is known beyond TCP; [`rings`] is the memory.
 
 mod burst;
 mod endpoint;
@@ -93,6 +100,10 @@ pub(crate) struct TcpFlow {
 }
 
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the flow is boxed, and connects for a moment only"
+)]
 enum Phase {
     /// The host is connecting; the SYN waits.
     Connecting { syn: Box<[u8]> },
@@ -273,7 +284,7 @@ impl Stack {
         self.half_open += 1;
         self.timers.arm(&mut self.flows, id, now + CONNECT_PATIENCE);
         if let Err(error) = host.tcp_connect(id, target) {
-            self.tcp_connect_failed(now, id, error, host);
+            self.tcp_connect_failed(id, error, host);
         }
     }
 
@@ -307,7 +318,6 @@ impl Stack {
     /// The host could not connect: tell the container why.
     pub(crate) fn tcp_connect_failed<H: Host>(
         &mut self,
-        now: Instant,
         id: FlowId,
         error: HostError,
         host: &mut H,
@@ -324,7 +334,7 @@ impl Stack {
             relay.resolver = next.checked_add(1);
             match host.tcp_connect(id, *resolver) {
                 Ok(()) => return,
-                Err(error) => return self.tcp_connect_failed(now, id, error, host),
+                Err(error) => return self.tcp_connect_failed(id, error, host),
             }
         }
         let Some(Flow::Tcp(flow)) = self.flows.remove(id) else {

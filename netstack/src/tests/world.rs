@@ -327,7 +327,7 @@ impl World {
                 if matches!(self.host.open.get(&flow), Some(Socket::Tcp(tcp)) if tcp.connecting) {
                     self.host.open.remove(&flow);
                 }
-                self.stack.connect_failed(now, flow, error, &mut self.host);
+                self.stack.connect_failed(flow, error, &mut self.host);
             }
             // Also for sockets that have been closed since: the stack has to cope.
             Event::Ready(flow, readiness) => {
