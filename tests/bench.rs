@@ -72,7 +72,7 @@ both! {
         assert_eq!(json["samples"].as_array().unwrap().len(), 2 * 9);
         for backend in ["native", "crun-lite"] {
             for (case, key) in [
-                ("tcp_down_1", "gbit_per_s"),
+                ("tcp_up_1", "gbit_per_s"),
                 ("tcp_down_4", "gbit_per_s"),
                 ("tcp_rr", "transactions_per_s"),
                 ("tcp_rr", "p50_us"),
