@@ -198,6 +198,9 @@ impl Stack {
                 relay.last_heard = now;
                 match endpoint.segment(now, segment, &mut self.rings) {
                     Arrival::Looked => self.tcp_pump(now, id, host),
+                    // To the container the connection is over, and all of its data
+                    // acknowledged: a reset answers a late repetition of ours.
+                    Arrival::Reset if relay.draining => {}
                     Arrival::Reset => self.tcp_drop(id, Close::Reset, host),
                     Arrival::Refused => refuse(&mut self.link, host, &key, segment),
                 }

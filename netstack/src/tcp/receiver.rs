@@ -24,8 +24,10 @@ pub(super) const SCALE: u8 = 7;
 pub(super) struct Receiver {
     /// RCV.NXT
     nxt: Seq,
-    /// Right edge of the window that the container was told.
+    /// Right edge of the widest window that the container was told, and of the
+    /// last: the same as long as the stash is as large as the window promised.
     edge: Seq,
+    told: Seq,
     /// Largest window.
     capacity: usize,
     shift: u8,
@@ -57,6 +59,7 @@ impl Receiver {
         Self {
             nxt,
             edge: nxt,
+            told: nxt,
             capacity: capacity.min(most),
             shift,
             stash: None,
@@ -124,7 +127,8 @@ impl Receiver {
     }
 
     fn append(&mut self, data: &[u8], rings: &mut Rings) -> usize {
-        let stash = self.stash.get_or_insert_with(|| rings.take(self.capacity));
+        let size = self.capacity.next_power_of_two();
+        let stash = self.stash.get_or_insert_with(|| rings.take(size));
         let taken = stash.enqueue_slice(data);
         self.nxt += taken;
         taken
@@ -158,7 +162,8 @@ impl Receiver {
 
     /// Keeps data that may lie behind a gap, or fill one.
     fn insert(&mut self, offset: usize, data: &[u8], rings: &mut Rings) {
-        let stash = self.stash.get_or_insert_with(|| rings.take(self.capacity));
+        let size = self.capacity.next_power_of_two();
+        let stash = self.stash.get_or_insert_with(|| rings.take(size));
         let gaps = self.gaps.get_or_insert_with(|| {
             Box::new(Gaps {
                 held: Assembler::new(),
@@ -214,16 +219,21 @@ impl Receiver {
     /// What could still be kept.
     fn room(&self) -> usize {
         match &self.stash {
-            Some(stash) => stash.window().min(self.capacity),
-            None => self.capacity,
+            Some(stash) if self.gaps.is_some() || !stash.is_empty() => {
+                stash.window().min(self.capacity)
+            }
+            // It is given back, and may be larger next time.
+            _ => self.capacity,
         }
     }
 
     /// The window has opened so far that the container should be told (RFC 9293,
     /// 3.8.6.2.2): by a quarter, while it knows of less than half.
     pub(super) fn has_opened(&self) -> bool {
-        let known = self.edge.after(self.nxt);
-        !self.finished && known < self.capacity / 2 && self.room() >= known + self.capacity / 4
+        let known = self.told.after(self.nxt);
+        let stash = self.stash.as_ref().map_or(self.capacity, Ring::capacity);
+        let most = stash.min(self.capacity);
+        !self.finished && known < most / 2 && self.room() >= known + most / 4
     }
 
     /// The window as a header field; the container is told now. That of a SYN is
@@ -231,7 +241,8 @@ impl Receiver {
     pub(super) fn advertise(&mut self, syn: bool) -> u16 {
         let shift = if syn { 0 } else { self.shift };
         let field = u16::try_from(self.room() >> shift).unwrap_or(u16::MAX);
-        self.edge = self.edge.max(self.nxt + (usize::from(field) << shift));
+        self.told = self.nxt + (usize::from(field) << shift);
+        self.edge = self.edge.max(self.told);
         field
     }
 

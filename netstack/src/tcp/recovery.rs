@@ -106,7 +106,7 @@ impl Scoreboard {
                 recovery.limit = recovery.limit.max(if recovery.timed_out {
                     recovery.point
                 } else {
-                    gap_end
+                    gap_end.min(recovery.point)
                 });
             }
         }
@@ -145,10 +145,11 @@ impl Scoreboard {
     }
 
     /// The timer has run out. What was acknowledged selectively counts no more
-    /// when that happens again (the container may have changed its mind: RFC
-    /// 2018, 8).
+    /// when that happens again, or when the front is part of it (the container has
+    /// changed its mind: RFC 2018, 8).
     pub(super) fn timed_out(&mut self, una: Seq, nxt: Seq, mss: usize, again: bool) {
-        if again {
+        let begins_at_front = |(start, _): &(Seq, Seq)| !una.is_before(*start);
+        if again || self.ranges.first().is_some_and(begins_at_front) {
             self.ranges.clear();
         }
         self.recovery = Some(Recovery {
@@ -277,5 +278,27 @@ mod tests {
         assert_eq!(repeated(&mut board), [(100, 100), (300, 100), (400, 100)]);
         board.timed_out(at(100), at(500), MSS, true);
         assert!(board.ranges.is_empty());
+    }
+
+    /// The container has thrown away what it had acknowledged selectively: it
+    /// would otherwise have acknowledged that, too.
+    #[test]
+    fn what_was_taken_back_is_repeated_at_the_first_time_out() {
+        let mut board = Scoreboard::default();
+        board.sack(at(0), at(500), &[block(100, 500)]);
+        board.look(at(0), at(500), MSS, 1);
+        assert_eq!(repeated(&mut board), [(0, 100)]);
+        assert!(!board.acknowledged(at(100), MSS));
+        board.timed_out(at(100), at(500), MSS, false);
+        assert_eq!(repeated(&mut board), [(100, 100)]);
+    }
+
+    #[test]
+    fn nothing_is_repeated_that_was_never_sent() {
+        let mut board = Scoreboard::default();
+        board.look(at(0), at(50), MSS, DUPLICATES);
+        assert_eq!(repeated(&mut board), [(0, 50)]);
+        assert!(!board.acknowledged(at(10), MSS));
+        assert_eq!(repeated(&mut board), []);
     }
 }

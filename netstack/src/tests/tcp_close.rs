@@ -184,6 +184,58 @@ fn both_end_with_data_pending() {
     }
 }
 
+/// The last acknowledgement of the container's FIN crosses the FIN's repetition,
+/// is sent again and finds no connection: the reset takes nothing from the host.
+#[test]
+fn a_reset_after_both_have_ended_takes_nothing() {
+    let mut w = World::plain();
+    w.host.reads = false;
+    w.host.buffers = (1000, 1000);
+    let to = remote(1, 80);
+    let (flow, isn) = w.open_by_hand(&Segment::syn(1234, to));
+    w.host.far_close(flow);
+    w.settle();
+    let data = pattern(1, 1400);
+    let last = Segment::new(1234, to, FIN | ACK, 1001, isn + 2).with(&data);
+    w.send(&last.frame());
+    w.send(&last.frame());
+    assert_eq!(w.take_tcp().last().unwrap().ack, 2402);
+    w.send(&Segment::new(1234, to, RST, 2402, 0).frame());
+    assert_eq!(w.closed(flow), None);
+    w.host.tcp(flow).reads = true;
+    w.host.far_read(flow);
+    w.settle();
+    assert_eq!(w.closed(flow), Some(Close::Orderly));
+    assert!(w.far_received(flow) == data);
+}
+
+/// Small segments are lost before a FIN: however they are acknowledged, the end
+/// stays where it is.
+#[test]
+fn the_end_does_not_move_in_recovery() {
+    let mut w = World::plain();
+    let to = remote(1, 80);
+    let (flow, isn) = w.open_by_hand(&Segment::syn(1234, to));
+    for _ in 0..5 {
+        w.host.far_write(flow, &[1; 10]);
+        w.settle();
+    }
+    w.host.far_close(flow);
+    w.settle();
+    for ack in [1, 1, 1, 11, 21] {
+        w.send(&Segment::new(1234, to, ACK, 1001, isn + ack).frame());
+    }
+    let sent = w.take_tcp();
+    assert!(sent.iter().filter(|seen| seen.flags & FIN != 0).count() > 1);
+    for seen in sent {
+        let end = seen.seq - isn - 1 + u32::try_from(seen.payload.len()).unwrap();
+        assert!(
+            end <= 50 && (end == 50 || seen.flags & FIN == 0),
+            "{seen:?}"
+        );
+    }
+}
+
 #[test]
 fn host_breaks_with_data_pending() {
     let mut w = World::plain();

@@ -3,9 +3,11 @@
 use smoltcp::time::Duration;
 
 use super::fates::Fate;
+use super::frames::{ACK, Segment};
+use super::guest::remote;
 use super::line::{Far, Line};
 use super::peer::{Habits, Peer};
-use super::world::links;
+use super::world::{World, config, links, pattern};
 
 /// A far end that sends when it is told to.
 fn waits() -> Far {
@@ -280,4 +282,77 @@ fn tiny_segment_sizes() {
             assert!(line.peers.iter().all(Peer::is_done));
         }
     }
+}
+
+/// Sends `data` from `seq` on, in segments, where the host takes none of it.
+fn send_all(w: &mut World, blank: &Segment, seq: u32, data: &[u8]) {
+    for (n, piece) in data.chunks(1460).enumerate() {
+        let offset = u32::try_from(n * 1460).unwrap();
+        let segment = Segment {
+            seq: seq.wrapping_add(offset),
+            ..blank.clone()
+        };
+        w.send(&segment.with(piece).frame());
+    }
+}
+
+/// A container without window scaling fills the window that it was given.
+#[test]
+fn the_whole_of_an_unscaled_window_is_kept() {
+    let mut w = World::plain();
+    w.host.reads = false;
+    w.host.buffers = (1000, 1000);
+    let to = remote(1, 80);
+    let (flow, isn) = w.open_by_hand(&Segment::syn(1234, to));
+    let blank = Segment::new(1234, to, ACK, 0, isn + 1);
+    w.take();
+    let data = pattern(1, 1000 + 65_536);
+    send_all(&mut w, &blank, 1001, &data[..1460]);
+    let told = w.take_tcp().last().unwrap().clone();
+    assert_eq!((told.ack, told.window), (2461, 65_076));
+    send_all(&mut w, &blank, 2461, &data[1460..]);
+    let told = w.take_tcp().last().unwrap().clone();
+    assert_eq!((told.ack, told.window), (1001 + 66_536, 0));
+    w.host.tcp(flow).reads = true;
+    w.host.far_read(flow);
+    w.settle();
+    assert!(w.take_tcp().last().unwrap().window > 65_535 / 2);
+    assert!(w.far_received(flow) == data);
+}
+
+/// Memory became scarce after the container was promised more than it was given:
+/// when the host has taken what there was, the container is told at once.
+#[test]
+fn a_window_that_had_to_shrink_opens_again() {
+    let mut config = config(links()[0]);
+    // One ring of 256 KiB; the next is smaller.
+    config.limits.ring_budget = 128 * (256 << 10);
+    let mut w = World::with(config);
+    w.host.reads = false;
+    w.host.buffers = (1000, 1000);
+    let open = |w: &mut World, to| {
+        let mut syn = Segment::syn(1234, to);
+        syn.options.extend([1, 3, 3, 7]);
+        let (flow, isn) = w.open_by_hand(&syn);
+        // Beyond what a SYN can say.
+        assert_eq!(w.take_tcp().last().unwrap().window, 2048);
+        (flow, Segment::new(1234, to, ACK, 0, isn + 1))
+    };
+    let (_, other) = open(&mut w, remote(1, 80));
+    let (flow, blank) = open(&mut w, remote(2, 80));
+    send_all(&mut w, &other, 2000, b"behind a gap");
+    assert_eq!(w.stack.rings.lent(), 256 << 10);
+    let data = pattern(1, 1000 + (64 << 10));
+    send_all(&mut w, &blank, 1001, &data);
+    let told = w.take_tcp().last().unwrap().clone();
+    assert_eq!((told.ack, told.window), (1001 + 66_536, 0));
+    w.host.tcp(flow).reads = true;
+    w.host.far_read(flow);
+    w.settle();
+    assert!(w.far_received(flow) == data);
+    let told = w.take_tcp();
+    assert!(
+        told.last().is_some_and(|told| told.window > 0),
+        "the container has to probe: {told:?}"
+    );
 }
