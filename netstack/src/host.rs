@@ -69,7 +69,9 @@ pub struct Readiness {
     pub readable: bool,
     /// There may be room to write.
     pub writable: bool,
-    /// The far end has ended its direction: read until end of stream.
+    /// The far end has ended its direction, or a read may stop early for another
+    /// reason (urgent data): from now on a short read does not mean that the socket
+    /// is empty.
     pub read_closed: bool,
 }
 

@@ -223,7 +223,8 @@ impl Driver {
                         return;
                     }
                 }
-                let closed = event.is_read_closed() || event.is_error();
+                // A read ends before urgent data, too, and no event tells of the rest.
+                let closed = event.is_read_closed() || event.is_error() || event.is_priority();
                 let ready = Readiness {
                     readable: event.is_readable() || closed,
                     writable: event.is_writable() || event.is_error(),

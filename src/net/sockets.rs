@@ -209,6 +209,8 @@ impl Host for HostSide {
             let socket = Socket::new(Domain::for_address(to), Type::STREAM.nonblocking(), None)?;
             // The container's own TCP has done what Nagle's algorithm is for.
             socket.set_tcp_nodelay(true)?;
+            // Urgent data is ordinary data (RFC 6093, 4), which would be lost otherwise.
+            socket.set_out_of_band_inline(true)?;
             match socket.connect(&SockAddr::from(to)) {
                 Ok(()) => Ok(socket),
                 Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(socket),
@@ -219,7 +221,7 @@ impl Host for HostSide {
         self.add(
             flow,
             FlowSocket::Tcp(socket, true),
-            Interest::READABLE | Interest::WRITABLE,
+            Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY,
         )
     }
 

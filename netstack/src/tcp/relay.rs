@@ -14,7 +14,8 @@ pub(super) struct Relay {
     pub(super) resolver: Option<u8>,
     pub(super) host_readable: bool,
     pub(super) host_writable: bool,
-    /// The host's end of stream is in the socket's queue.
+    /// The host's end of stream is in the socket's queue, or short reads mean
+    /// nothing for another reason.
     pub(super) host_read_closed: bool,
     /// The host's end of stream was read.
     pub(super) host_finished: bool,

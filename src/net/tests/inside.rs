@@ -6,8 +6,8 @@
 //! ```
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, TcpListener};
+use std::io::{BufRead, BufReader, Read};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use mio::{Events, Poll};
 use netstack::LinkConfig;
 use rustix::fs::{Mode, OFlags, open};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair, sockopt};
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair, sockopt};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
@@ -259,6 +259,53 @@ fn run_control(mtu: u16, vnet_header: bool, weather: Weather) {
     ));
     failed.sort();
     assert!(failed.is_empty(), "seed {seed}: {failed:#?}");
+}
+
+/// A far end sends urgent data and nothing behind it.
+#[test]
+#[ignore = "started by urgent_data_is_passed_on_in_its_place"]
+fn urgent_data() {
+    if begin().is_none() {
+        return;
+    }
+    let network = &BuiltinNetwork {
+        allow_host_loopback: true,
+        ..BuiltinNetwork::default()
+    };
+    let container = Container::new(network, true);
+    let (tap, config) = container.attach(network, true);
+    let (near, far) = socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::NONBLOCK | SocketFlags::CLOEXEC,
+        None,
+    )
+    .unwrap();
+    let calm = Weather {
+        lose: 0,
+        delay_some: 0,
+        repeat: 0,
+        ..SUPER
+    };
+    let link = BadLink::start(&far, &tap, calm, 0);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = SocketAddr::from((network.gateway(), listener.local_addr().unwrap().port()));
+    let got = thread::scope(|scope| {
+        let driver = scope.spawn(move || drive(near, config, network));
+        let client = container.inside(|| TcpStream::connect(to)).unwrap();
+        client
+            .set_read_timeout(Some(Duration::from_secs(5)))
+            .unwrap();
+        let (server, _) = listener.accept().unwrap();
+        assert_eq!(send(&server, b"interrupt", SendFlags::OOB), Ok(9));
+        let mut got = [0; 9];
+        let whole = (&client).read_exact(&mut got).map(|()| got);
+        link.end();
+        drop(far);
+        driver.join().unwrap();
+        whole
+    });
+    assert_eq!(&got.unwrap(), b"interrupt");
 }
 
 const SINGLE: Weather = Weather {

@@ -19,6 +19,11 @@ fn streams_are_whole_over_a_link_that_loses_super_segments() {
     in_namespaces("net::tests::inside::super_segments", |_| {});
 }
 
+#[test]
+fn urgent_data_is_passed_on_in_its_place() {
+    in_namespaces("net::tests::inside::urgent_data", |_| {});
+}
+
 /// A link that a kernel's TCP could not cope with would prove nothing.
 #[test]
 fn two_kernels_get_along_over_the_same_link() {
