@@ -46,6 +46,8 @@ impl Frames {
                     Ok(n) => break n,
                     Err(Errno::INTR) => {}
                     Err(Errno::AGAIN) => return Ok(false),
+                    // It will be met again, when what came before it is through.
+                    Err(_) if self.count > 0 => return Ok(true),
                     Err(error) => return Err(error.into()),
                 }
             };

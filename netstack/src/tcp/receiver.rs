@@ -28,6 +28,9 @@ pub(super) struct Receiver {
     /// last: the same as long as the stash is as large as the window promised.
     edge: Seq,
     told: Seq,
+    /// The last was that of our SYN, which cannot say more than 64 KiB: nobody
+    /// waits for more before the first acknowledgement says it.
+    told_by_syn: bool,
     /// Largest window.
     capacity: usize,
     shift: u8,
@@ -60,6 +63,7 @@ impl Receiver {
             nxt,
             edge: nxt,
             told: nxt,
+            told_by_syn: true,
             capacity: capacity.min(most),
             shift,
             stash: None,
@@ -233,7 +237,7 @@ impl Receiver {
         let known = self.told.after(self.nxt);
         let stash = self.stash.as_ref().map_or(self.capacity, Ring::capacity);
         let most = stash.min(self.capacity);
-        !self.finished && known < most / 2 && self.room() >= known + most / 4
+        !self.finished && !self.told_by_syn && known < most / 2 && self.room() >= known + most / 4
     }
 
     /// The window as a header field; the container is told now. That of a SYN is
@@ -242,6 +246,7 @@ impl Receiver {
         let shift = if syn { 0 } else { self.shift };
         let field = u16::try_from(self.room() >> shift).unwrap_or(u16::MAX);
         self.told = self.nxt + (usize::from(field) << shift);
+        self.told_by_syn = syn;
         self.edge = self.edge.max(self.told);
         field
     }

@@ -458,3 +458,23 @@ fn stale_events() {
     assert_eq!(w.stack.flow_count(), 2);
     w.assert_works();
 }
+
+/// The answer to the SYN says all that has to be said: more of a window than its
+/// field holds is told with the first acknowledgement.
+#[test]
+fn the_handshake_costs_one_frame() {
+    for link in links() {
+        let mut w = World::new(link);
+        let to = remote(1, 80);
+        let mut syn = Segment::syn(1234, to);
+        syn.options.extend([1, 3, 3, 7]);
+        let (_, isn) = w.open_by_hand(&syn);
+        assert_eq!(w.take(), []);
+        w.send(
+            &Segment::new(1234, to, ACK, 1001, isn + 1)
+                .with(b"data")
+                .frame(),
+        );
+        assert_eq!(w.take_tcp().last().unwrap().window, (1 << 20) >> 7);
+    }
+}

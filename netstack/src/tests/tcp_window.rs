@@ -334,8 +334,7 @@ fn a_window_that_had_to_shrink_opens_again() {
         let mut syn = Segment::syn(1234, to);
         syn.options.extend([1, 3, 3, 7]);
         let (flow, isn) = w.open_by_hand(&syn);
-        // Beyond what a SYN can say.
-        assert_eq!(w.take_tcp().last().unwrap().window, 2048);
+        w.take();
         (flow, Segment::new(1234, to, ACK, 0, isn + 1))
     };
     let (_, other) = open(&mut w, remote(1, 80));
