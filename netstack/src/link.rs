@@ -12,7 +12,7 @@
 
 use std::io::IoSlice;
 
-use smoltcp::wire::{EthernetAddress, EthernetFrame, EthernetProtocol, IpProtocol};
+use smoltcp::wire::{EthernetAddress, EthernetFrame, EthernetProtocol, IpProtocol, Ipv4Packet};
 
 use crate::checksum::Sum;
 use crate::config::LinkConfig;
@@ -187,7 +187,9 @@ impl Link {
             TxOffload::Udp { segment } => Some((IpProtocol::Udp, 6, GSO_UDP_L4, segment)),
         } {
             let length = packet.len() - ipv4::HEADER_LEN + payload[0].len() + payload[1].len();
-            let mut sum = pseudo_header(packet, protocol, length);
+            let view = Ipv4Packet::new_unchecked(&*packet);
+            let (source, destination) = (view.src_addr(), view.dst_addr());
+            let mut sum = Sum::pseudo_header(source, destination, protocol.into(), length);
             let at = ipv4::HEADER_LEN + offset;
             if vnet == 0 {
                 sum.add(&packet[ipv4::HEADER_LEN..]);
@@ -217,14 +219,4 @@ impl Link {
         let used = 3 - usize::from(payload[1].is_empty()) - usize::from(payload[0].is_empty());
         host.transmit(&parts[..used]);
     }
-}
-
-/// The pseudo-header's part of a transport checksum; `packet` begins with an
-/// IPv4 header made by us.
-fn pseudo_header(packet: &[u8], protocol: IpProtocol, length: usize) -> Sum {
-    let mut sum = Sum::default();
-    sum.add(&packet[12..20]);
-    sum.add(&[0, u8::from(protocol)]);
-    sum.add(&ipv4::len16(length).to_be_bytes());
-    sum
 }

@@ -216,7 +216,9 @@ impl Endpoint {
         if !self.receiver.is_acceptable(segment) {
             // The container has not seen our SYN, or sends what we have.
             self.syn_due |= segment.syn && !self.established;
-            self.challenge(now, segment);
+            if !segment.rst {
+                self.challenge(now, segment);
+            }
             return Arrival::Looked;
         }
         // Neither an inexact reset nor a SYN ends a connection (RFC 5961, 3 and 4).
@@ -262,7 +264,7 @@ impl Endpoint {
     /// Linux: `tcp_invalid_ratelimit`).
     fn challenge(&mut self, now: Instant, segment: &Segment<'_>) {
         let bare = segment.len() == 0;
-        if segment.rst && !self.receiver.is_acceptable(segment) || bare && now < self.challenge_at {
+        if bare && now < self.challenge_at {
             return;
         }
         if bare {

@@ -38,6 +38,14 @@ pub(super) struct Far {
 }
 
 impl Far {
+    /// Sends when it is told to.
+    pub(super) fn waits() -> Self {
+        Self {
+            ends: false,
+            ..Self::sends(0)
+        }
+    }
+
     pub(super) fn sends(goal: u64) -> Self {
         Self {
             goal,

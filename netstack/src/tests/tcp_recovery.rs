@@ -229,11 +229,7 @@ fn lost_acknowledgements() {
 #[test]
 fn retransmissions_back_off() {
     let mut line = Line::new(links()[0]);
-    let far = Far {
-        ends: false,
-        ..Far::sends(0)
-    };
-    let (n, flow) = line.open(Habits::kernel(line.link), far);
+    let (n, flow) = line.open(Habits::kernel(line.link), Far::waits());
     line.run(Duration::from_millis(1));
     line.peers[n].silent = true;
     line.far(flow, |far| far.goal = 1000);
@@ -267,11 +263,7 @@ fn retransmissions_back_off() {
 #[test]
 fn the_timeout_recovers_after_losses() {
     let mut line = Line::new(links()[0]);
-    let far = Far {
-        ends: false,
-        ..Far::sends(0)
-    };
-    let (n, flow) = line.open(Habits::kernel(line.link), far);
+    let (n, flow) = line.open(Habits::kernel(line.link), Far::waits());
     line.run(Duration::from_millis(1));
     line.down_fates.script(vec![Fate::Lose; 4]);
     line.far(flow, |far| far.goal = 1000);

@@ -9,14 +9,6 @@ use super::line::{Far, Line};
 use super::peer::{Habits, Peer};
 use super::world::{World, config, links, pattern};
 
-/// A far end that sends when it is told to.
-fn waits() -> Far {
-    Far {
-        ends: false,
-        ..Far::sends(0)
-    }
-}
-
 /// The host takes no more, for a while: the container is stopped, its probes are
 /// answered, and nothing is lost.
 #[test]
@@ -102,7 +94,7 @@ fn the_container_is_full_for_a_while() {
                 buffer: 20_000,
                 ..Habits::kernel(link)
             };
-            let (n, flow) = line.open(habits, waits());
+            let (n, flow) = line.open(habits, Far::waits());
             line.peers[n].reads = false;
             line.far(flow, |far| far.goal = 1 << 20);
             line.run(Duration::from_secs(pause));
@@ -128,7 +120,7 @@ fn the_containers_window_update_is_lost() {
                 buffer: 20_000,
                 ..Habits::kernel(link)
             };
-            let (n, flow) = line.open(habits, waits());
+            let (n, flow) = line.open(habits, Far::waits());
             line.peers[n].reads = false;
             line.far(flow, |far| far.goal = 1 << 20);
             line.run(Duration::from_secs(pause));
@@ -149,7 +141,7 @@ fn probes_of_a_shut_window() {
         buffer: 14_600,
         ..Habits::kernel(line.link)
     };
-    let (n, flow) = line.open(habits, waits());
+    let (n, flow) = line.open(habits, Far::waits());
     line.peers[n].reads = false;
     line.far(flow, |far| far.goal = 1 << 20);
     line.run(Duration::from_millis(100));

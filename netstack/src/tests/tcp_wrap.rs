@@ -56,11 +56,7 @@ fn our_numbers_pass_the_edge() {
             let (mut tries, mut flow, mut n);
             tries = 0;
             loop {
-                let waits = Far {
-                    ends: false,
-                    ..Far::sends(0)
-                };
-                (n, flow) = line.open(Habits::kernel(link), waits);
+                (n, flow) = line.open(Habits::kernel(link), Far::waits());
                 if edge.wrapping_sub(line.peers[n].irs) < 1 << 21 {
                     break;
                 }
