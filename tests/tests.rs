@@ -23,6 +23,7 @@ mod lifecycle;
 mod mounts;
 mod network;
 mod options;
+mod programs;
 mod reach;
 mod scale;
 mod terminal;
