@@ -16,8 +16,10 @@ mod util;
 
 mod audit;
 mod bench;
+mod capacity;
 mod cli;
 mod harness;
+mod icmp;
 mod isolation;
 mod lifecycle;
 mod mounts;
