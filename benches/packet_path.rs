@@ -15,8 +15,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use netstack::{
-    Close, Config, Duration, FlowId, Host, HostError, Instant, Io, Limits, LinkConfig, Policy,
-    Readiness, Stack,
+    Close, Config, Duration, FlowId, Host, HostError, Instant, Io, IpFields, Limits, LinkConfig,
+    Policy, Readiness, Stack,
 };
 
 const CONTAINER: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 100);
@@ -99,7 +99,13 @@ impl Host for Memory {
         Ok(())
     }
 
-    fn udp_send(&mut self, _: FlowId, _: SocketAddr, payload: &[u8]) -> Result<(), HostError> {
+    fn udp_send(
+        &mut self,
+        _: FlowId,
+        _: SocketAddr,
+        payload: &[u8],
+        _: IpFields,
+    ) -> Result<(), HostError> {
         self.sent += black_box(payload).len();
         Ok(())
     }
@@ -108,7 +114,14 @@ impl Host for Memory {
         Ok(())
     }
 
-    fn echo_send(&mut self, _: FlowId, _: IpAddr, _: u16, _: &[u8]) -> Result<(), HostError> {
+    fn echo_send(
+        &mut self,
+        _: FlowId,
+        _: IpAddr,
+        _: u16,
+        _: &[u8],
+        _: IpFields,
+    ) -> Result<(), HostError> {
         Ok(())
     }
 
@@ -121,6 +134,7 @@ fn stack(link: LinkConfig) -> Stack {
         gateway: Ipv4Addr::new(10, 0, 2, 2),
         dns: Ipv4Addr::new(10, 0, 2, 3),
         prefix_len: 24,
+        ipv6: None,
         mac: STACK_MAC,
         link,
         policy: Policy::default(),

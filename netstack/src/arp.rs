@@ -1,17 +1,17 @@
 //! ARP (RFC 826): we answer for the gateway and the DNS forwarder, nothing else.
 
-use smoltcp::wire::{ArpOperation, ArpPacket, ArpRepr, EthernetProtocol};
+use smoltcp::wire::{ArpOperation, ArpPacket, ArpRepr};
 
 use crate::config::Config;
 use crate::host::Host;
-use crate::link::{Link, RxFrame, TxOffload};
+use crate::link::{Link, RxFrame};
 
-/// Answers a request for one of our addresses. Replies and gratuitous requests
-/// teach us nothing: the container's MAC is learnt from requests that it makes
-/// with its own address, and from every IPv4 frame.
 /// Bytes of a packet for Ethernet and IPv4.
 const PACKET_LEN: usize = 28;
 
+/// Answers a request for one of our addresses. Replies and gratuitous requests
+/// teach us nothing: the container's MAC is learnt from requests that it makes
+/// with its own address, and from every IP frame.
 pub(crate) fn input(config: &Config, link: &mut Link, frame: &RxFrame<'_>, host: &mut impl Host) {
     let Ok(packet) = ArpPacket::new_checked(frame.payload) else {
         return;
@@ -43,11 +43,5 @@ pub(crate) fn input(config: &Config, link: &mut Link, frame: &RxFrame<'_>, host:
     };
     let mut packet = [0; PACKET_LEN];
     reply.emit(&mut ArpPacket::new_unchecked(&mut packet));
-    link.transmit(
-        host,
-        EthernetProtocol::Arp,
-        TxOffload::Complete,
-        &packet,
-        [&[], &[]],
-    );
+    link.transmit_arp(host, &packet);
 }

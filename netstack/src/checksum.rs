@@ -1,5 +1,7 @@
 //! The Internet checksum (RFC 1071), over data that lies in several pieces.
 
+use std::net::IpAddr;
+
 /// A one's complement sum that is being built.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Sum {
@@ -9,16 +11,20 @@ pub(crate) struct Sum {
 }
 
 impl Sum {
-    /// The sum over the pseudo-header of RFC 9293, 3.1 and RFC 768.
+    /// The sum over the pseudo-header of RFC 9293, 3.1, RFC 768 and RFC 8200, 8.1.
     pub(crate) fn pseudo_header(
-        source: std::net::Ipv4Addr,
-        destination: std::net::Ipv4Addr,
+        source: IpAddr,
+        destination: IpAddr,
         protocol: u8,
         length: usize,
     ) -> Self {
         let mut sum = Self::default();
-        sum.add(&source.octets());
-        sum.add(&destination.octets());
+        for address in [source, destination] {
+            match address {
+                IpAddr::V4(address) => sum.add(&address.octets()),
+                IpAddr::V6(address) => sum.add(&address.octets()),
+            }
+        }
         sum.sum += u64::from(protocol) + length as u64;
         sum
     }

@@ -1,6 +1,6 @@
 //! What a stack is built with.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::policy::Policy;
 
@@ -15,6 +15,8 @@ pub struct Config {
     pub dns: Ipv4Addr,
     /// Prefix length of the container's network.
     pub prefix_len: u8,
+    /// The IPv6 side; `None`: IPv6 frames are dropped.
+    pub ipv6: Option<Ipv6Config>,
     /// MAC address of the gateway and the DNS forwarder.
     pub mac: [u8; 6],
     /// The link.
@@ -28,6 +30,25 @@ pub struct Config {
     /// Seed of initial sequence numbers and IP identifications; from a CSPRNG
     /// (RFC 6528).
     pub seed: u64,
+}
+
+/// Addresses of one container's IPv6 network. All are in one /64.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ipv6Config {
+    /// The container's address, where published ports lead. It may use others of
+    /// the prefix as well (RFC 4862, RFC 8981).
+    pub container: Ipv6Addr,
+    /// The gateway's address.
+    pub gateway: Ipv6Addr,
+    /// The DNS forwarder's address.
+    pub dns: Ipv6Addr,
+}
+
+impl Ipv6Config {
+    /// Whether `address` is in the container's network.
+    pub(crate) fn has(&self, address: Ipv6Addr) -> bool {
+        address.segments()[..4] == self.gateway.segments()[..4]
+    }
 }
 
 /// What the link can do.

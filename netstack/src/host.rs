@@ -47,10 +47,35 @@ pub enum HostError {
     NoResources,
     /// EMSGSIZE
     #[error("message too long")]
-    TooLong,
+    TooLong {
+        /// MTU of the path, bytes; 0 when it is not known.
+        mtu: u16,
+    },
+    /// The hop limit ran out on the way (ICMP time exceeded).
+    #[error("time exceeded")]
+    TimeExceeded,
     /// Anything else.
     #[error("other error")]
     Other,
+}
+
+/// What became of a datagram that was sent earlier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failure {
+    /// What is wrong.
+    pub error: HostError,
+    /// Who has said so, when it was a router or the far end (ICMP).
+    pub from: Option<IpAddr>,
+}
+
+/// What of a packet's IP header is passed on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct IpFields {
+    /// Time to live or hop limit; `None` is the host's own default.
+    pub hop_limit: Option<u8>,
+    /// The sender wants to hear that the datagram is too long for the path rather
+    /// than have it fragmented. It does not matter for a short one.
+    pub dont_fragment: bool,
 }
 
 /// How a host socket is closed.
@@ -118,7 +143,13 @@ pub trait Host {
     ///
     /// # Errors
     /// The datagram was not taken.
-    fn udp_send(&mut self, flow: FlowId, to: SocketAddr, payload: &[u8]) -> Result<(), HostError>;
+    fn udp_send(
+        &mut self,
+        flow: FlowId,
+        to: SocketAddr,
+        payload: &[u8],
+        fields: IpFields,
+    ) -> Result<(), HostError>;
 
     /// Opens an ICMP echo ("ping") socket for `flow`.
     ///
@@ -136,6 +167,7 @@ pub trait Host {
         to: IpAddr,
         seq: u16,
         payload: &[u8],
+        fields: IpFields,
     ) -> Result<(), HostError>;
 
     /// Closes the flow's socket; the flow's id is not used again.

@@ -1,4 +1,4 @@
-//! ICMP (RFC 792): echo, and the errors that we have to tell the container.
+//! ICMP (RFC 792, RFC 4443): echo, and errors both ways.
 //!
 //! # Theory of operation
 //!
@@ -8,38 +8,121 @@
 //! chooses the identifier on the wire, and the answer is found by its socket
 //! and carries the container's identifier again.
 //!
-//! Errors quote the packet that they are about as far as RFC 1812, 4.3.2.3
-//! wants (at most 576 bytes in all), and are never sent about ICMP errors nor
-//! about packets for many.
+//! An error about a packet of the container is a [`Problem`], in terms of both
+//! versions. It comes from us, or from a router or a far end that has told the
+//! host's kernel; then it carries that one's address, which is what traceroute
+//! lives on. Errors quote the packet that they are about as far as RFC 1812,
+//! 4.3.2.3 and RFC 4443, 2.4 want, and are never sent about ICMP errors nor about
+//! packets for many.
+//!
+//! An error of the container about a packet of ours can only be passed on by what
+//! the host's kernel then does: when a UDP port is unreachable its flow ends, and
+//! with the last flow its host socket, so that the kernel answers likewise.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use smoltcp::time::{Duration, Instant};
-use smoltcp::wire::{EthernetProtocol, Icmpv4Message, Icmpv4Packet, IpProtocol};
+use smoltcp::wire::IpProtocol;
 
 use crate::checksum::Sum;
 use crate::flow::{Flow, FlowId, FlowKey, Protocol, portless};
-use crate::host::{Close, Host, HostError};
-use crate::ipv4;
+use crate::host::{Close, Failure, Host, HostError};
+use crate::ip;
 use crate::link::TxOffload;
+use crate::ndp;
 use crate::policy::Verdict;
 use crate::stack::Stack;
 
 /// Bytes of an ICMP header.
 const HEADER_LEN: usize = 8;
-/// Longest error, bytes (RFC 1812, 4.3.2.3).
-const MAX_ERROR: usize = 576;
+/// Longest error, bytes (RFC 1812, 4.3.2.3; RFC 4443, 2.4).
+const MAX_ERROR_V4: usize = 576;
+const MAX_ERROR_V6: usize = ip::v6::MIN_MTU as usize;
 /// Idle time of an echo flow.
 const ECHO_IDLE: Duration = Duration::from_secs(30);
 
-/// Codes of Destination Unreachable (RFC 792; RFC 1812, 5.2.7.1).
+// Types of the two versions.
+const ECHO_REPLY: u8 = 0;
+const UNREACHABLE: u8 = 3;
+const ECHO_REQUEST: u8 = 8;
+const TIME_EXCEEDED: u8 = 11;
+const V6_UNREACHABLE: u8 = 1;
+const V6_TOO_BIG: u8 = 2;
+const V6_TIME_EXCEEDED: u8 = 3;
+const V6_PARAMETER_PROBLEM: u8 = 4;
+const V6_ECHO_REQUEST: u8 = 128;
+const V6_ECHO_REPLY: u8 = 129;
+
+/// Why a destination cannot be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unreachable {
-    Network = 0,
-    Host = 1,
-    Protocol = 2,
-    Port = 3,
-    Prohibited = 13,
+    Network,
+    Host,
+    Protocol,
+    Port,
+    Prohibited,
+}
+
+/// What is wrong with a packet of the container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Problem {
+    Unreachable(Unreachable),
+    /// Its hop limit has run out.
+    HopLimit,
+    /// It is longer than this.
+    TooLong {
+        mtu: u16,
+    },
+}
+
+impl Problem {
+    /// How a failure on the host's side looks to the container, if it is to see it.
+    pub(crate) fn of(error: HostError) -> Option<Self> {
+        Some(match error {
+            HostError::Refused => Self::Unreachable(Unreachable::Port),
+            HostError::HostUnreachable => Self::Unreachable(Unreachable::Host),
+            HostError::NetUnreachable => Self::Unreachable(Unreachable::Network),
+            HostError::Forbidden => Self::Unreachable(Unreachable::Prohibited),
+            HostError::TimeExceeded => Self::HopLimit,
+            HostError::TooLong { mtu } if mtu > 0 => Self::TooLong { mtu },
+            HostError::TooLong { .. }
+            | HostError::Reset
+            | HostError::TimedOut
+            | HostError::NoResources
+            | HostError::Other => return None,
+        })
+    }
+
+    /// Type, code and the rest of the header (RFC 792; RFC 1812, 5.2.7.1; RFC 1191).
+    fn v4(self) -> (u8, u8, u32) {
+        let code = match self {
+            Self::Unreachable(Unreachable::Network) => 0,
+            Self::Unreachable(Unreachable::Host) => 1,
+            Self::Unreachable(Unreachable::Protocol) => 2,
+            Self::Unreachable(Unreachable::Port) => 3,
+            Self::Unreachable(Unreachable::Prohibited) => 13,
+            Self::HopLimit => return (TIME_EXCEEDED, 0, 0),
+            Self::TooLong { mtu } => return (UNREACHABLE, 4, mtu.into()),
+        };
+        (UNREACHABLE, code, 0)
+    }
+
+    /// The same (RFC 4443, 3).
+    fn v6(self) -> (u8, u8, u32) {
+        let code = match self {
+            Self::Unreachable(Unreachable::Network) => 0,
+            Self::Unreachable(Unreachable::Prohibited) => 1,
+            Self::Unreachable(Unreachable::Host) => 3,
+            Self::Unreachable(Unreachable::Port) => 4,
+            // The pointer is to the next header field of a header without extensions.
+            Self::Unreachable(Unreachable::Protocol) => return (V6_PARAMETER_PROBLEM, 1, 6),
+            Self::HopLimit => return (V6_TIME_EXCEEDED, 0, 0),
+            Self::TooLong { mtu } => {
+                return (V6_TOO_BIG, 0, mtu.max(ip::v6::MIN_MTU).into());
+            }
+        };
+        (V6_UNREACHABLE, code, 0)
+    }
 }
 
 /// One container identifier and destination.
@@ -54,52 +137,112 @@ impl EchoFlow {
     }
 }
 
+/// An echo request or reply.
+#[derive(Debug, Clone, Copy)]
+struct Echo<'a> {
+    ident: u16,
+    seq: u16,
+    payload: &'a [u8],
+}
+
 impl Stack {
     /// An ICMP packet from the container.
     pub(crate) fn icmp_input<H: Host>(
         &mut self,
         now: Instant,
-        packet: &ipv4::Packet<'_>,
+        packet: &ip::Packet<'_>,
         host: &mut H,
     ) {
-        let Ok(view) = Icmpv4Packet::new_checked(packet.payload) else {
+        let v4 = packet.source.is_ipv4();
+        let mut sum = if v4 {
+            Sum::default()
+        } else {
+            packet.pseudo_header()
+        };
+        sum.add(packet.payload);
+        let &[kind, code, _, _, a, b, c, d, ref payload @ ..] = packet.payload else {
             self.stats.dropped += 1;
             return;
         };
-        if packet.payload.len() < HEADER_LEN
-            || view.msg_type() != Icmpv4Message::EchoRequest
-            || view.msg_code() != 0
-            || !view.verify_checksum()
-        {
+        if !sum.is_valid() {
             self.stats.dropped += 1;
             return;
         }
-        let (ident, seq) = (view.echo_ident(), view.echo_seq_no());
-        let Some(payload) = packet.payload.get(HEADER_LEN..) else {
+        match (v4, kind, code) {
+            (true, ECHO_REQUEST, 0) | (false, V6_ECHO_REQUEST, 0) => {
+                let echo = Echo {
+                    ident: u16::from_be_bytes([a, b]),
+                    seq: u16::from_be_bytes([c, d]),
+                    payload,
+                };
+                self.echo_request(now, packet, echo, host);
+            }
+            (true, UNREACHABLE, 2 | 3) | (false, V6_UNREACHABLE, 4) => {
+                self.port_unreachable(payload, host);
+            }
+            (false, kind, _) if ndp::is_ours(kind) => {
+                ndp::input(&self.own, &mut self.link, packet, host);
+            }
+            _ => self.stats.dropped += 1,
+        }
+    }
+
+    /// The container has no taker for a datagram of ours.
+    fn port_unreachable<H: Host>(&mut self, quote: &[u8], host: &mut H) {
+        let Some((remote, container, start)) = ip::ends(quote) else {
             return;
         };
-        match self.judge(Protocol::Echo, portless(packet.destination.into()), host) {
+        let protocol = if container.is_ipv4() { 9 } else { 6 };
+        let ports = quote.get(start..).and_then(<[u8]>::first_chunk::<4>);
+        let (Some(&protocol), Some(&[a, b, c, d])) = (quote.get(protocol), ports) else {
+            return;
+        };
+        if IpProtocol::from(protocol) == IpProtocol::Udp {
+            let remote = (remote, u16::from_be_bytes([a, b])).into();
+            let container = (container, u16::from_be_bytes([c, d])).into();
+            self.udp_unwanted(&FlowKey::new(Protocol::Udp, container, remote), host);
+        }
+    }
+
+    fn echo_request<H: Host>(
+        &mut self,
+        now: Instant,
+        packet: &ip::Packet<'_>,
+        echo: Echo<'_>,
+        host: &mut H,
+    ) {
+        let destination = packet.destination;
+        if self.is_ours(destination) {
+            return self.echo_emit(destination, packet.source, echo, host);
+        }
+        if !self.is_container(packet.source) {
+            self.stats.dropped += 1;
+            return;
+        }
+        match self.judge(Protocol::Echo, portless(destination), host) {
             Verdict::Closed | Verdict::Dns => {
-                self.echo_emit(packet.destination, packet.source, ident, seq, payload, host);
+                self.echo_emit(destination, packet.source, echo, host);
             }
             Verdict::Denied(_) => self.unreachable(packet.whole, Unreachable::Prohibited, host),
-            Verdict::Host(to) => self.echo_forward(now, packet, ident, seq, to.ip(), host),
+            Verdict::Host(_) if packet.hop_limit <= 1 => {
+                self.problem(packet.whole, Problem::HopLimit, None, host);
+            }
+            Verdict::Host(to) => self.echo_forward(now, packet, echo, to.ip(), host),
         }
     }
 
     fn echo_forward<H: Host>(
         &mut self,
         now: Instant,
-        packet: &ipv4::Packet<'_>,
-        ident: u16,
-        seq: u16,
+        packet: &ip::Packet<'_>,
+        echo: Echo<'_>,
         to: IpAddr,
         host: &mut H,
     ) {
         let key = FlowKey::new(
             Protocol::Echo,
-            (packet.source, ident).into(),
-            portless(packet.destination.into()),
+            (packet.source, echo.ident).into(),
+            portless(packet.destination),
         );
         let id = match self.flows.find(&key) {
             Some(id) => id,
@@ -119,18 +262,11 @@ impl Stack {
         if let Some((_, flow)) = self.flows.echo_mut(id) {
             flow.last_used = now;
         }
-        let payload = packet.payload.get(HEADER_LEN..).unwrap_or_default();
-        match host.echo_send(id, to, seq, payload) {
-            Err(HostError::NetUnreachable) => {
-                self.unreachable(packet.whole, Unreachable::Network, host)
-            }
-            Err(HostError::HostUnreachable) => {
-                self.unreachable(packet.whole, Unreachable::Host, host)
-            }
-            Err(HostError::Forbidden) => {
-                self.unreachable(packet.whole, Unreachable::Prohibited, host)
-            }
-            Ok(()) | Err(_) => {}
+        let fields = packet.fields(echo.payload.len());
+        if let Err(error) = host.echo_send(id, to, echo.seq, echo.payload, fields)
+            && let Some(problem) = Problem::of(error)
+        {
+            self.problem(packet.whole, problem, None, host);
         }
     }
 
@@ -147,13 +283,48 @@ impl Stack {
             return;
         };
         flow.last_used = now;
-        let Some(IpAddr::V4(remote)) = key.remote.map(|remote| remote.ip()) else {
+        let Some(remote) = key.remote else { return };
+        let echo = Echo {
+            ident: key.container.port(),
+            seq,
+            payload,
+        };
+        self.echo_emit(remote.ip(), key.container.ip(), echo, host);
+    }
+
+    /// An echo request came to nothing.
+    pub(crate) fn echo_request_failed<H: Host>(
+        &mut self,
+        id: FlowId,
+        seq: u16,
+        failure: Failure,
+        host: &mut H,
+    ) {
+        let Some((key, _)) = self.flows.echo_mut(id) else {
             return;
         };
-        let IpAddr::V4(container) = key.container.ip() else {
+        let (Some(remote), Some(problem)) = (key.remote, Problem::of(failure.error)) else {
             return;
         };
-        self.echo_emit(remote, container, key.container.port(), seq, payload, host);
+        let v4 = key.container.is_ipv4();
+        let mut header = [0; HEADER_LEN];
+        header[0] = if v4 { ECHO_REQUEST } else { V6_ECHO_REQUEST };
+        header[4..6].copy_from_slice(&key.container.port().to_be_bytes());
+        header[6..].copy_from_slice(&seq.to_be_bytes());
+        let protocol = if v4 {
+            IpProtocol::Icmp
+        } else {
+            IpProtocol::Icmpv6
+        };
+        let (container, remote) = (key.container.ip(), remote.ip());
+        self.quoted_problem(
+            (container, remote),
+            protocol,
+            header,
+            problem,
+            failure.from,
+            host,
+        );
     }
 
     /// A deadline of the flow has passed.
@@ -172,91 +343,140 @@ impl Stack {
 
     fn echo_emit<H: Host>(
         &mut self,
-        source: Ipv4Addr,
-        destination: Ipv4Addr,
-        ident: u16,
-        seq: u16,
-        payload: &[u8],
+        source: IpAddr,
+        destination: IpAddr,
+        echo: Echo<'_>,
         host: &mut H,
     ) {
-        let len = ipv4::HEADER_LEN + HEADER_LEN + payload.len();
+        let len = ip::header_len(destination) + HEADER_LEN + echo.payload.len();
         if len > usize::from(self.link.config.mtu) {
             return;
         }
-        let mut head = [0; ipv4::HEADER_LEN + HEADER_LEN];
-        ipv4::emit(&mut head, len, source, destination, IpProtocol::Icmp);
-        let mut view = Icmpv4Packet::new_unchecked(&mut head[ipv4::HEADER_LEN..]);
-        view.set_msg_type(Icmpv4Message::EchoReply);
-        view.set_msg_code(0);
-        view.set_echo_ident(ident);
-        view.set_echo_seq_no(seq);
-        self.icmp_transmit(head, payload, host);
-    }
-
-    /// Whether `address` is a multicast or a broadcast address of the container's network.
-    fn is_group(&self, address: Ipv4Addr) -> bool {
-        let host = u32::MAX
-            .checked_shr(self.config.prefix_len.into())
-            .unwrap_or(0);
-        let network_broadcast = Ipv4Addr::from(u32::from(self.config.container) | host);
-        address.is_multicast()
-            || address.is_broadcast()
-            || (host > 1 && address == network_broadcast)
+        let mut header = [0; HEADER_LEN];
+        header[0] = if source.is_ipv4() {
+            ECHO_REPLY
+        } else {
+            V6_ECHO_REPLY
+        };
+        header[4..6].copy_from_slice(&echo.ident.to_be_bytes());
+        header[6..].copy_from_slice(&echo.seq.to_be_bytes());
+        self.icmp_emit(source, destination, header, echo.payload, host);
     }
 
     /// Tells the container that `original`, a packet of its own, goes nowhere.
-    pub(crate) fn unreachable<H: Host>(
+    pub(crate) fn unreachable<H: Host>(&mut self, original: &[u8], why: Unreachable, host: &mut H) {
+        self.problem(original, Problem::Unreachable(why), None, host);
+    }
+
+    /// Tells the container what is wrong with a datagram of its own of which only
+    /// these are known: its ends, and the first bytes behind its IP header. They
+    /// are all that is needed to find the socket (RFC 1122, 3.2.2).
+    pub(crate) fn quoted_problem<H: Host>(
         &mut self,
-        original: &[u8],
-        code: Unreachable,
+        (container, remote): (IpAddr, IpAddr),
+        protocol: IpProtocol,
+        transport: [u8; 8],
+        problem: Problem,
+        from: Option<IpAddr>,
         host: &mut H,
     ) {
-        let Ok(packet) = ipv4::parse(original) else {
+        let start = ip::header_len(container);
+        let mut quote = [0; ip::MAX_HEADER_LEN + 8];
+        let total = start + transport.len();
+        let Some(quote) = quote.get_mut(..total) else {
             return;
         };
-        // RFC 1122, 3.2.2: no errors about packets for many.
-        if self.is_group(packet.destination) {
+        ip::emit(quote, total, container, remote, protocol);
+        quote[start..].copy_from_slice(&transport);
+        self.problem(quote, problem, from, host);
+    }
+
+    /// Tells the container what is wrong with `original`, a packet of its own, in
+    /// the name of `from`, or of the gateway.
+    pub(crate) fn problem<H: Host>(
+        &mut self,
+        original: &[u8],
+        problem: Problem,
+        from: Option<IpAddr>,
+        host: &mut H,
+    ) {
+        let Some((container, destination, start)) = ip::ends(original) else {
+            return;
+        };
+        // RFC 1122, 3.2.2: no errors about packets for many, nor from nobody.
+        if self.is_group(destination) || container.is_unspecified() {
             return;
         }
-        let quote = original.get(
-            ..original
-                .len()
-                .min(MAX_ERROR - ipv4::HEADER_LEN - HEADER_LEN),
+        let shown = from.and_then(|from| self.shown(from, container));
+        let Some(source) = shown.or(self.own.gateway_for(container)) else {
+            return;
+        };
+        let ((kind, code, rest), most) = match container {
+            IpAddr::V4(_) => (problem.v4(), MAX_ERROR_V4),
+            IpAddr::V6(_) => (problem.v6(), MAX_ERROR_V6),
+        };
+        let most = most.min(usize::from(self.link.config.mtu));
+        let quote = original.len().min(most - start.max(20) - HEADER_LEN);
+        let [a, b, c, d] = rest.to_be_bytes();
+        let header = [kind, code, 0, 0, a, b, c, d];
+        self.icmp_emit(
+            source,
+            container,
+            header,
+            original.get(..quote).unwrap_or_default(),
+            host,
         );
-        let Some(quote) = quote else { return };
-        let mut head = [0; ipv4::HEADER_LEN + HEADER_LEN];
-        let total = head.len() + quote.len();
-        ipv4::emit(
-            &mut head,
-            total,
-            self.config.gateway,
-            packet.source,
-            IpProtocol::Icmp,
-        );
-        let mut view = Icmpv4Packet::new_unchecked(&mut head[ipv4::HEADER_LEN..]);
-        view.set_msg_type(Icmpv4Message::DstUnreachable);
-        view.set_msg_code(code as u8);
-        self.icmp_transmit(head, quote, host);
+    }
+
+    /// Whether `address` is a multicast or a broadcast address of the container's network.
+    fn is_group(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => {
+                let host = !self.own.mask;
+                let network_broadcast = u32::from(address) == self.own.network | host;
+                address.is_multicast() || address.is_broadcast() || (host > 1 && network_broadcast)
+            }
+            IpAddr::V6(address) => address.is_multicast(),
+        }
     }
 
     /// Sends a message whose checksum is still to be made.
-    fn icmp_transmit<H: Host>(
+    fn icmp_emit<H: Host>(
         &mut self,
-        mut head: [u8; ipv4::HEADER_LEN + HEADER_LEN],
+        source: IpAddr,
+        destination: IpAddr,
+        header: [u8; HEADER_LEN],
         payload: &[u8],
         host: &mut H,
     ) {
-        let mut sum = Sum::default();
-        sum.add(&head[ipv4::HEADER_LEN..]);
+        let start = ip::header_len(destination);
+        let length = HEADER_LEN + payload.len();
+        let (protocol, mut sum) = if destination.is_ipv4() {
+            (IpProtocol::Icmp, Sum::default())
+        } else {
+            let protocol = IpProtocol::Icmpv6;
+            let sum = Sum::pseudo_header(source, destination, protocol.into(), length);
+            (protocol, sum)
+        };
+        let mut head = [0; ip::MAX_HEADER_LEN + HEADER_LEN];
+        let Some(head) = head.get_mut(..start + HEADER_LEN) else {
+            return;
+        };
+        ip::emit(head, start + length, source, destination, protocol);
+        head[start..].copy_from_slice(&header);
+        sum.add(&header);
         sum.add(payload);
-        head[ipv4::HEADER_LEN + 2..ipv4::HEADER_LEN + 4]
-            .copy_from_slice(&sum.finish().to_be_bytes());
-        self.link.transmit(
-            host,
-            EthernetProtocol::Ipv4,
-            TxOffload::Complete,
-            &head,
-            [payload, &[]],
-        );
+        head[start + 2..start + 4].copy_from_slice(&sum.finish().to_be_bytes());
+        self.link
+            .transmit(host, TxOffload::Complete, head, [payload, &[]]);
     }
+}
+
+/// The transport header of a UDP datagram without payload, for a quote.
+pub(crate) fn udp_header(source: u16, destination: u16) -> [u8; 8] {
+    let mut header = [0; 8];
+    header[..2].copy_from_slice(&source.to_be_bytes());
+    header[2..4].copy_from_slice(&destination.to_be_bytes());
+    header[4..6].copy_from_slice(&8_u16.to_be_bytes());
+    header
 }

@@ -7,8 +7,9 @@
 //!
 //! - hands it every frame that the container sends ([`Stack::input`]),
 //! - tells it what happened to a host socket ([`Stack::connected`],
-//!   [`Stack::connect_failed`], [`Stack::ready`], [`Stack::datagram`],
-//!   [`Stack::datagram_failed`], [`Stack::echo_reply`]),
+//!   [`Stack::connect_failed`], [`Stack::ready`], [`Stack::accept`],
+//!   [`Stack::datagram`], [`Stack::datagram_failed`], [`Stack::echo_reply`],
+//!   [`Stack::echo_failed`]),
 //! - calls [`Stack::tick`] once [`Stack::next_deadline`] has passed,
 //!
 //! and carries out what the stack asks for through the [`Host`] trait: send a
@@ -17,9 +18,9 @@
 //!
 //! ```text
 //!            frames                      Host calls
-//! container <------> link > ipv4 > { arp, icmp, udp, tcp } <------> sockets
-//!                                   |  one flow table  |
-//!                                   '- policy, timers -'
+//! container <------> link > ip > { arp, ndp, icmp, udp, tcp } <------> sockets
+//!                                 |     one flow table     |
+//!                                 '---- policy, timers ----'
 //! ```
 //!
 //! Payload is lent, not copied: a UDP datagram to [`Host::udp_send`] and the
@@ -40,17 +41,18 @@ mod config;
 mod flow;
 mod host;
 mod icmp;
-mod ipv4;
+mod ip;
 mod link;
+mod ndp;
 mod policy;
 mod stack;
 mod stats;
 mod tcp;
 mod udp;
 
-pub use config::{Config, Limits, LinkConfig};
+pub use config::{Config, Ipv6Config, Limits, LinkConfig};
 pub use flow::{FlowId, FlowKey, Protocol};
-pub use host::{Close, Host, HostError, Io, Readiness};
+pub use host::{Close, Failure, Host, HostError, Io, IpFields, Readiness};
 pub use link::VNET_HEADER_LEN;
 pub use policy::{Policy, Reason, Verdict};
 pub use smoltcp::time::{Duration, Instant};

@@ -12,25 +12,26 @@
 
 use std::io::IoSlice;
 
-use smoltcp::wire::{EthernetAddress, EthernetFrame, EthernetProtocol, IpProtocol, Ipv4Packet};
+use smoltcp::wire::{EthernetAddress, EthernetFrame, EthernetProtocol, IpProtocol};
 
 use crate::checksum::Sum;
 use crate::config::LinkConfig;
 use crate::host::Host;
-use crate::ipv4;
+use crate::ip::{self, len16};
 
 /// Bytes of `struct virtio_net_hdr` without `num_buffers`.
 pub const VNET_HEADER_LEN: usize = 10;
 /// Bytes of an Ethernet header.
 pub(crate) const ETHERNET_HEADER_LEN: usize = 14;
-/// Longest network and transport header that we send, bytes: IPv4 without and
-/// TCP with all options.
-pub(crate) const MAX_HEAD: usize = 80;
+/// Longest network and transport header that we send, bytes: IPv6 without
+/// extensions, TCP with all options.
+pub(crate) const MAX_HEAD: usize = ip::MAX_HEADER_LEN + 60;
 
 const F_NEEDS_CSUM: u8 = 1;
 const F_DATA_VALID: u8 = 2;
 const GSO_NONE: u8 = 0;
 const GSO_TCPV4: u8 = 1;
+const GSO_TCPV6: u8 = 4;
 const GSO_UDP_L4: u8 = 5;
 
 /// What the sender says about the transport checksum.
@@ -46,6 +47,8 @@ pub(crate) enum RxChecksum {
 #[derive(Debug)]
 pub(crate) struct RxFrame<'a> {
     pub(crate) source: EthernetAddress,
+    /// It was sent to us alone.
+    pub(crate) unicast: bool,
     pub(crate) ethertype: EthernetProtocol,
     pub(crate) payload: &'a [u8],
     pub(crate) checksum: RxChecksum,
@@ -112,9 +115,8 @@ impl Link {
         };
         let ethernet = EthernetFrame::new_checked(frame).ok()?;
         let destination = ethernet.dst_addr();
-        // Nothing but ARP comes as a broadcast (RFC 1122, 3.3.6).
-        let broadcast = !destination.is_unicast() && ethernet.ethertype() == EthernetProtocol::Arp;
-        if destination != self.mac && !broadcast {
+        let unicast = destination == self.mac;
+        if !unicast && destination.is_unicast() {
             return None;
         }
         let (checksum, udp_segment) = match header {
@@ -142,6 +144,7 @@ impl Link {
         };
         Some(RxFrame {
             source: ethernet.src_addr(),
+            unicast,
             ethertype: ethernet.ethertype(),
             payload: frame.get(ETHERNET_HEADER_LEN..)?,
             checksum,
@@ -157,10 +160,31 @@ impl Link {
         }
     }
 
-    /// Sends one packet: `head`, which begins with the network header and is at
+    /// Sends one IP packet: `head`, which begins with the network header and is at
     /// most [`MAX_HEAD`] bytes long, then `payload`. A transport checksum that is
     /// still to be made is made here, or left to the receiver.
     pub(crate) fn transmit(
+        &mut self,
+        host: &mut impl Host,
+        offload: TxOffload,
+        head: &[u8],
+        payload: [&[u8]; 2],
+    ) {
+        let ethertype = if head.first().is_some_and(|first| first >> 4 == 6) {
+            EthernetProtocol::Ipv6
+        } else {
+            EthernetProtocol::Ipv4
+        };
+        self.send(host, ethertype, offload, head, payload);
+    }
+
+    /// Sends an ARP packet.
+    pub(crate) fn transmit_arp(&mut self, host: &mut impl Host, packet: &[u8]) {
+        let ethertype = EthernetProtocol::Arp;
+        self.send(host, ethertype, TxOffload::Complete, packet, [&[], &[]]);
+    }
+
+    fn send(
         &mut self,
         host: &mut impl Host,
         ethertype: EthernetProtocol,
@@ -181,18 +205,19 @@ impl Link {
         ethernet[6..12].copy_from_slice(self.mac.as_bytes());
         ethernet[12..].copy_from_slice(&u16::from(ethertype).to_be_bytes());
         packet.copy_from_slice(head);
-        if let Some((protocol, offset, gso, segment)) = match offload {
+        if let Some((protocol, offset, segment)) = match offload {
             TxOffload::Complete => None,
-            TxOffload::Tcp { mss } => Some((IpProtocol::Tcp, 16, GSO_TCPV4, mss)),
-            TxOffload::Udp { segment } => Some((IpProtocol::Udp, 6, GSO_UDP_L4, segment)),
+            TxOffload::Tcp { mss } => Some((IpProtocol::Tcp, 16, mss)),
+            TxOffload::Udp { segment } => Some((IpProtocol::Udp, 6, segment)),
         } {
-            let length = packet.len() - ipv4::HEADER_LEN + payload[0].len() + payload[1].len();
-            let view = Ipv4Packet::new_unchecked(&*packet);
-            let (source, destination) = (view.src_addr(), view.dst_addr());
+            let Some((source, destination, start)) = ip::ends(packet) else {
+                return;
+            };
+            let length = packet.len() - start + payload[0].len() + payload[1].len();
             let mut sum = Sum::pseudo_header(source, destination, protocol.into(), length);
-            let at = ipv4::HEADER_LEN + offset;
+            let at = start + offset;
             if vnet == 0 {
-                sum.add(&packet[ipv4::HEADER_LEN..]);
+                sum.add(&packet[start..]);
                 sum.add(payload[0]);
                 sum.add(payload[1]);
                 let checksum = match sum.finish() {
@@ -203,16 +228,20 @@ impl Link {
                 packet[at..at + 2].copy_from_slice(&checksum.to_be_bytes());
             } else {
                 packet[at..at + 2].copy_from_slice(&sum.partial().to_be_bytes());
-                let checksum_start = ETHERNET_HEADER_LEN + ipv4::HEADER_LEN;
+                let checksum_start = ETHERNET_HEADER_LEN + start;
                 header[0] = F_NEEDS_CSUM;
                 if segment != 0 {
-                    header[1] = gso;
-                    let headers = ipv4::len16(ETHERNET_HEADER_LEN + packet.len());
+                    header[1] = match (protocol, source.is_ipv4()) {
+                        (IpProtocol::Tcp, true) => GSO_TCPV4,
+                        (IpProtocol::Tcp, false) => GSO_TCPV6,
+                        _ => GSO_UDP_L4,
+                    };
+                    let headers = len16(ETHERNET_HEADER_LEN + packet.len());
                     header[2..4].copy_from_slice(&headers.to_ne_bytes());
                     header[4..6].copy_from_slice(&segment.to_ne_bytes());
                 }
-                header[6..8].copy_from_slice(&ipv4::len16(checksum_start).to_ne_bytes());
-                header[8..10].copy_from_slice(&ipv4::len16(offset).to_ne_bytes());
+                header[6..8].copy_from_slice(&len16(checksum_start).to_ne_bytes());
+                header[8..10].copy_from_slice(&len16(offset).to_ne_bytes());
             }
         }
         let parts = [frame, payload[0], payload[1]].map(IoSlice::new);

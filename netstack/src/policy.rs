@@ -9,11 +9,14 @@
 //! a link-local address).
 //!
 //! Denied by default: the host's loopback, every address that the host itself
-//! owns, 169.254.0.0/16 (cloud metadata services; RFC 3927), 0.0.0.0/8,
-//! multicast, broadcast and reserved addresses (RFC 6890), and the unused rest
-//! of the container's own network.
+//! owns, 169.254.0.0/16 and the IPv6 addresses of cloud metadata services (RFC
+//! 3927), 0.0.0.0/8, multicast, broadcast and reserved addresses (RFC 6890), and
+//! the unused rest of the container's own network. IPv6 addresses that stand for
+//! IPv4 ones (mapped, translated by NAT64) are judged as these.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use crate::config::Ipv6Config;
 
 use crate::flow::Protocol;
 
@@ -24,7 +27,7 @@ pub struct Policy {
     pub allow_host_loopback: bool,
     /// The host's own addresses are reachable.
     pub allow_host_addresses: bool,
-    /// 169.254.0.0/16 is reachable.
+    /// 169.254.0.0/16 and the addresses of metadata services are reachable.
     pub allow_link_local: bool,
 }
 
@@ -44,13 +47,13 @@ pub enum Verdict {
 /// Why a destination is out of reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
-    /// The host's loopback (through the gateway or 127.0.0.0/8).
+    /// The host's loopback (through the gateway, 127.0.0.0/8 or ::1).
     HostLoopback,
     /// An address that the host owns.
     HostAddress,
-    /// 169.254.0.0/16
+    /// 169.254.0.0/16, fe80::/10, metadata services.
     LinkLocal,
-    /// Multicast, broadcast, 0.0.0.0/8, 240.0.0.0/4, port 0.
+    /// Multicast, broadcast, 0.0.0.0/8, 240.0.0.0/4, ::, mapped addresses, port 0.
     NotUnicast,
     /// The container's own network, but neither gateway nor DNS.
     NoSuchNeighbor,
@@ -63,7 +66,40 @@ pub(crate) struct Addresses {
     pub(crate) dns: Ipv4Addr,
     pub(crate) network: u32,
     pub(crate) mask: u32,
+    pub(crate) ipv6: Option<Ipv6Config>,
 }
+
+impl Addresses {
+    /// Whether `address` belongs to the container's own network.
+    pub(crate) fn is_inside(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => u32::from(address) & self.mask == self.network,
+            IpAddr::V6(address) => self.ipv6.is_some_and(|own| own.has(address)),
+        }
+    }
+
+    /// The gateway of the version of `address`.
+    pub(crate) fn gateway_for(&self, address: IpAddr) -> Option<IpAddr> {
+        match address {
+            IpAddr::V4(_) => Some(self.gateway.into()),
+            IpAddr::V6(_) => self.ipv6.map(|own| own.gateway.into()),
+        }
+    }
+
+    /// The DNS forwarder of the version of `address`.
+    pub(crate) fn dns_for(&self, address: IpAddr) -> Option<IpAddr> {
+        match address {
+            IpAddr::V4(_) => Some(self.dns.into()),
+            IpAddr::V6(_) => self.ipv6.map(|own| own.dns.into()),
+        }
+    }
+}
+
+/// Metadata services: Amazon's and Google's.
+const METADATA: [Ipv6Addr; 2] = [
+    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
+    Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
+];
 
 impl Policy {
     /// Decides about one flow. `is_local` says whether the host owns an address.
@@ -72,47 +108,92 @@ impl Policy {
         own: &Addresses,
         protocol: Protocol,
         to: SocketAddr,
-        is_local: impl FnOnce(IpAddr) -> bool,
+        mut is_local: impl FnMut(IpAddr) -> bool,
     ) -> Verdict {
-        let IpAddr::V4(address) = to.ip() else {
-            return Verdict::Denied(Reason::NotUnicast);
-        };
-        let port = to.port();
+        let (address, port) = (to.ip(), to.port());
         if port == 0 && protocol != Protocol::Echo {
             return Verdict::Denied(Reason::NotUnicast);
         }
-        if address == own.dns {
+        if Some(address) == own.dns_for(address) {
             return match (protocol, port) {
                 (Protocol::Tcp | Protocol::Udp, 53) => Verdict::Dns,
                 _ => Verdict::Closed,
             };
         }
-        if address == own.gateway {
+        if Some(address) == own.gateway_for(address) {
+            let loopback = match address {
+                IpAddr::V4(_) => IpAddr::from(Ipv4Addr::LOCALHOST),
+                IpAddr::V6(_) => IpAddr::from(Ipv6Addr::LOCALHOST),
+            };
             return if protocol == Protocol::Echo {
                 Verdict::Closed
             } else if self.allow_host_loopback {
-                Verdict::Host(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+                Verdict::Host(SocketAddr::new(loopback, port))
             } else {
                 Verdict::Denied(Reason::HostLoopback)
             };
         }
-        if address.is_loopback() {
-            return Verdict::Denied(Reason::HostLoopback);
-        }
-        if address.octets()[0] == 0 || address.octets()[0] >= 224 {
-            return Verdict::Denied(Reason::NotUnicast);
-        }
-        if u32::from(address) & own.mask == own.network {
+        if own.is_inside(address) {
             return Verdict::Denied(Reason::NoSuchNeighbor);
         }
-        if address.is_link_local() && !self.allow_link_local {
-            return Verdict::Denied(Reason::LinkLocal);
+        let reason = match address {
+            IpAddr::V4(address) => self.refuses_v4(address),
+            IpAddr::V6(address) => self.refuses_v6(address),
+        };
+        if let Some(reason) = reason {
+            return Verdict::Denied(reason);
         }
-        if !self.allow_host_addresses && is_local(IpAddr::V4(address)) {
-            return Verdict::Denied(Reason::HostAddress);
+        if !self.allow_host_addresses {
+            let embedded = match address {
+                IpAddr::V6(address) => translated(address).map(IpAddr::V4),
+                IpAddr::V4(_) => None,
+            };
+            if is_local(address) || embedded.is_some_and(&mut is_local) {
+                return Verdict::Denied(Reason::HostAddress);
+            }
         }
         Verdict::Host(to)
     }
+
+    fn refuses_v4(&self, address: Ipv4Addr) -> Option<Reason> {
+        let first = address.octets()[0];
+        if address.is_loopback() {
+            Some(Reason::HostLoopback)
+        } else if first == 0 || first >= 224 {
+            Some(Reason::NotUnicast)
+        } else if address.is_link_local() && !self.allow_link_local {
+            Some(Reason::LinkLocal)
+        } else {
+            None
+        }
+    }
+
+    fn refuses_v6(&self, address: Ipv6Addr) -> Option<Reason> {
+        if address.is_loopback() {
+            Some(Reason::HostLoopback)
+        } else if address.is_unspecified()
+            || address.is_multicast()
+            || address.to_ipv4_mapped().is_some()
+            || address.segments()[..6] == [0; 6]
+        {
+            Some(Reason::NotUnicast)
+        } else if address.is_unicast_link_local()
+            || METADATA.contains(&address) && !self.allow_link_local
+        {
+            Some(Reason::LinkLocal)
+        } else {
+            translated(address).and_then(|embedded| self.refuses_v4(embedded))
+        }
+    }
+}
+
+/// The IPv4 address that a NAT64 would send a packet for `address` to: under the
+/// well-known prefix (RFC 6052, 2.1).
+fn translated(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    let [0x64, 0xff9b, 0, 0, 0, 0, high, low] = address.segments() else {
+        return None;
+    };
+    Some(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)))
 }
 
 #[cfg(test)]
@@ -125,6 +206,11 @@ mod tests {
         dns: Ipv4Addr::new(10, 0, 2, 3),
         network: 0x0a00_0200,
         mask: 0xffff_ff00,
+        ipv6: Some(Ipv6Config {
+            container: Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x64),
+            gateway: Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2),
+            dns: Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 3),
+        }),
     };
 
     fn decide(policy: Policy, protocol: Protocol, to: &str, local: bool) -> Verdict {
@@ -147,6 +233,21 @@ mod tests {
             ("192.0.2.1:0", Reason::NotUnicast),
             ("10.0.2.77:80", Reason::NoSuchNeighbor),
             ("10.0.2.255:80", Reason::NoSuchNeighbor),
+            ("[fd00::2]:80", Reason::HostLoopback),
+            ("[::1]:80", Reason::HostLoopback),
+            ("[::]:80", Reason::NotUnicast),
+            ("[::127.0.0.1]:80", Reason::NotUnicast),
+            ("[::ffff:127.0.0.1]:80", Reason::NotUnicast),
+            ("[::ffff:198.51.100.1]:80", Reason::NotUnicast),
+            ("[ff02::1]:80", Reason::NotUnicast),
+            ("[fe80::1]:80", Reason::LinkLocal),
+            ("[febf::1]:80", Reason::LinkLocal),
+            ("[fd00:ec2::254]:80", Reason::LinkLocal),
+            ("[fd20:ce::254]:80", Reason::LinkLocal),
+            ("[64:ff9b::127.0.0.1]:80", Reason::HostLoopback),
+            ("[64:ff9b::169.254.169.254]:80", Reason::LinkLocal),
+            ("[fd00::77]:80", Reason::NoSuchNeighbor),
+            ("[2001:db8::1]:0", Reason::NotUnicast),
         ];
         for (to, reason) in denied {
             for protocol in [Protocol::Tcp, Protocol::Udp] {
@@ -165,7 +266,25 @@ mod tests {
             decide(p, Protocol::Tcp, "192.0.2.1:80", false),
             Verdict::Host("192.0.2.1:80".parse().unwrap())
         );
+        assert_eq!(
+            decide(p, Protocol::Tcp, "[2001:db8::1]:80", true),
+            Verdict::Denied(Reason::HostAddress)
+        );
+        for to in [
+            "[2001:db8::1]:80",
+            "[64:ff9b::198.51.100.1]:80",
+            "[fd00:0:0:1::2]:80",
+        ] {
+            assert_eq!(
+                decide(p, Protocol::Tcp, to, false),
+                Verdict::Host(to.parse().unwrap())
+            );
+        }
         assert_eq!(decide(p, Protocol::Udp, "10.0.2.3:53", false), Verdict::Dns);
+        assert_eq!(
+            decide(p, Protocol::Udp, "[fd00::3]:53", false),
+            Verdict::Dns
+        );
         assert_eq!(decide(p, Protocol::Tcp, "10.0.2.3:53", false), Verdict::Dns);
         assert_eq!(
             decide(p, Protocol::Tcp, "10.0.2.3:54", false),
@@ -182,6 +301,10 @@ mod tests {
         assert_eq!(
             decide(loopback, Protocol::Tcp, "10.0.2.2:80", false),
             Verdict::Host("127.0.0.1:80".parse().unwrap())
+        );
+        assert_eq!(
+            decide(loopback, Protocol::Tcp, "[fd00::2]:80", false),
+            Verdict::Host("[::1]:80".parse().unwrap())
         );
         assert_eq!(
             decide(loopback, Protocol::Tcp, "127.0.0.1:80", false),
@@ -209,12 +332,23 @@ mod tests {
         /// Whatever the destination, a host socket is never aimed at loopback or a local
         /// address by default.
         #[test]
-        fn never_at_the_host(address: u32, port: u16, local: bool) {
-            let to = SocketAddr::from((Ipv4Addr::from(address), port));
+        fn never_at_the_host(
+            address in prop_oneof![
+                any::<u32>().prop_map(|bits| IpAddr::from(Ipv4Addr::from(bits))),
+                any::<u128>().prop_map(|bits| IpAddr::from(Ipv6Addr::from(bits))),
+                any::<u32>().prop_map(|bits| Ipv4Addr::from(bits).to_ipv6_mapped().into()),
+                any::<u32>().prop_map(|bits| {
+                    IpAddr::from(Ipv6Addr::from(0x64_ff9b_u128 << 96 | u128::from(bits)))
+                }),
+            ],
+            port: u16,
+            local: bool,
+        ) {
+            let to = SocketAddr::new(address, port);
             let verdict = Policy::default().decide(&OWN, Protocol::Tcp, to, |_| local);
             if let Verdict::Host(at) = verdict {
                 prop_assert_eq!(at, to);
-                prop_assert!(!local && !at.ip().is_loopback() && port != 0);
+                prop_assert!(!local && !at.ip().to_canonical().is_loopback() && port != 0);
             }
         }
     }

@@ -1,6 +1,6 @@
 //! The stack: frames and host events in, [`Host`] calls out.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use smoltcp::time::Instant;
 use smoltcp::wire::{EthernetProtocol, IpProtocol};
@@ -8,10 +8,11 @@ use smoltcp::wire::{EthernetProtocol, IpProtocol};
 use crate::arp;
 use crate::config::Config;
 use crate::flow::{Flow, FlowId, FlowTable, Protocol, TimerQueue};
-use crate::host::{Host, HostError, Readiness};
+use crate::host::{Failure, Host, HostError, Readiness};
 use crate::icmp::Unreachable;
-use crate::ipv4;
-use crate::link::Link;
+use crate::ip;
+use crate::link::{Link, RxFrame};
+use crate::ndp;
 use crate::policy::{Addresses, Verdict};
 use crate::stats::Stats;
 use crate::tcp::{Bursts, Rings, TcpFlow};
@@ -30,7 +31,9 @@ pub struct Stack {
     /// Flows that have more to move but had their turn.
     pub(crate) again: Vec<FlowId>,
     turn: Vec<FlowId>,
-    own: Addresses,
+    pub(crate) own: Addresses,
+    /// Our link-local address.
+    router: Ipv6Addr,
 }
 
 impl Stack {
@@ -53,7 +56,9 @@ impl Stack {
                 dns: config.dns,
                 network: u32::from(config.container) & mask,
                 mask,
+                ipv6: config.ipv6,
             },
+            router: ndp::link_local(config.mac),
             config,
         }
     }
@@ -119,29 +124,100 @@ impl Stack {
         };
         match frame.ethertype {
             EthernetProtocol::Arp => arp::input(&self.config, &mut self.link, &frame, host),
-            EthernetProtocol::Ipv4 => {
-                let packet = match ipv4::parse(frame.payload) {
-                    Ok(packet) if packet.source == self.config.container => packet,
-                    Err(ipv4::Unusable::Fragment) => {
-                        self.stats.fragments_dropped += 1;
-                        return;
-                    }
-                    _ => {
-                        self.stats.dropped += 1;
-                        return;
-                    }
-                };
-                self.link.learn(frame.source);
-                match packet.protocol {
-                    IpProtocol::Tcp => self.tcp_input(now, &packet, frame.checksum, bursts, host),
-                    IpProtocol::Udp => {
-                        self.udp_input(now, &packet, frame.checksum, frame.udp_segment, host);
-                    }
-                    IpProtocol::Icmp => self.icmp_input(now, &packet, host),
-                    _ => self.unreachable(packet.whole, Unreachable::Protocol, host),
-                }
+            EthernetProtocol::Ipv4 => self.packet(now, &frame, ip::v4::parse, bursts, host),
+            EthernetProtocol::Ipv6 if self.own.ipv6.is_some() => {
+                self.packet(now, &frame, ip::v6::parse, bursts, host);
             }
             _ => self.stats.dropped += 1,
+        }
+    }
+
+    fn packet<'f, H: Host>(
+        &mut self,
+        now: Instant,
+        frame: &RxFrame<'f>,
+        parse: impl FnOnce(&'f [u8]) -> Result<ip::Packet<'f>, ip::Unusable>,
+        bursts: &mut Bursts<'f>,
+        host: &mut H,
+    ) {
+        let packet = match parse(frame.payload) {
+            Ok(packet) => packet,
+            Err(ip::Unusable::Fragment) => {
+                self.stats.fragments_dropped += 1;
+                return;
+            }
+            Err(ip::Unusable::Malformed) => {
+                self.stats.dropped += 1;
+                return;
+            }
+        };
+        if !frame.unicast || !self.is_container(packet.source) {
+            return self.link_local_input(now, frame, &packet, host);
+        }
+        self.link.learn(frame.source);
+        match packet.protocol {
+            IpProtocol::Tcp => self.tcp_input(now, &packet, frame.checksum, bursts, host),
+            IpProtocol::Udp => {
+                self.udp_input(now, &packet, frame.checksum, frame.udp_segment, host);
+            }
+            IpProtocol::Icmp if packet.source.is_ipv4() => self.icmp_input(now, &packet, host),
+            IpProtocol::Icmpv6 if packet.source.is_ipv6() => self.icmp_input(now, &packet, host),
+            _ => self.unreachable(packet.whole, Unreachable::Protocol, host),
+        }
+    }
+
+    /// A packet that does not leave the link: for a group, or of a sender that has
+    /// no address of the network (yet).
+    fn link_local_input<H: Host>(
+        &mut self,
+        now: Instant,
+        frame: &RxFrame<'_>,
+        packet: &ip::Packet<'_>,
+        host: &mut H,
+    ) {
+        let known = match packet.source {
+            IpAddr::V4(source) => source == self.config.container,
+            IpAddr::V6(source) => {
+                source.is_unspecified()
+                    || source.is_unicast_link_local()
+                    || self.is_container(source.into())
+            }
+        };
+        if known && packet.protocol == IpProtocol::Icmpv6 {
+            self.link.learn(frame.source);
+            self.icmp_input(now, packet, host);
+        } else {
+            self.stats.dropped += 1;
+        }
+    }
+
+    /// Whether `address` is one that the container may use.
+    pub(crate) fn is_container(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => address == self.config.container,
+            IpAddr::V6(address) => self.own.ipv6.is_some_and(|own| {
+                own.has(address) && address != own.gateway && address != own.dns
+            }),
+        }
+    }
+
+    /// Whether `address` is one at which we answer ourselves.
+    pub(crate) fn is_ours(&self, address: IpAddr) -> bool {
+        Some(address) == self.own.gateway_for(address)
+            || Some(address) == self.own.dns_for(address)
+            || address == IpAddr::V6(self.router)
+    }
+
+    /// What a container that uses `container` as its address knows a host-side
+    /// address as; `None` when it cannot be shown at all.
+    pub(crate) fn shown(&self, address: IpAddr, container: IpAddr) -> Option<IpAddr> {
+        let same = address.is_ipv4() == container.is_ipv4();
+        let local = matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
+        let ambiguous = address.is_loopback() || local || self.own.is_inside(address);
+        if same && !ambiguous {
+            Some(address)
+        } else {
+            self.own.gateway_for(container)
         }
     }
 
@@ -181,10 +257,15 @@ impl Stack {
         &mut self,
         flow: FlowId,
         to: SocketAddr,
-        error: HostError,
+        failure: Failure,
         host: &mut H,
     ) {
-        self.udp_failed(flow, to, error, host);
+        self.udp_failed(flow, to, failure, host);
+    }
+
+    /// An echo request that the flow's ping socket sent came to nothing.
+    pub fn echo_failed<H: Host>(&mut self, flow: FlowId, seq: u16, failure: Failure, host: &mut H) {
+        self.echo_request_failed(flow, seq, failure, host);
     }
 
     /// An echo reply arrived on the flow's ping socket.

@@ -12,23 +12,30 @@
 //! Queries to the DNS forwarder use a mapping apart, because their remote is
 //! shown as the forwarder's address; it ends as soon as every query has been
 //! answered. A client that repeats an unanswered query is sent to the next resolver.
+//!
+//! A published port is a mapping whose socket the owner has bound; it has no key,
+//! since several may lead to one port of the container, and stays without flows.
+//! Whoever sends to it makes a flow of its own, with its own address; the
+//! container's answers find the socket by the flow, like all others.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use smoltcp::time::{Duration, Instant};
-use smoltcp::wire::{EthernetProtocol, IpProtocol, UdpPacket};
+use smoltcp::wire::{IpProtocol, UdpPacket};
 
-use crate::config::Config;
+use crate::checksum::Sum;
 use crate::flow::{Flow, FlowId, FlowKey, Protocol};
-use crate::host::{Close, Host, HostError};
-use crate::icmp::Unreachable;
-use crate::ipv4;
+use crate::host::{Close, Failure, Host};
+use crate::icmp::{Problem, Unreachable, udp_header};
+use crate::ip::{self, len16};
 use crate::link::{RxChecksum, TxOffload};
 use crate::policy::Verdict;
 use crate::stack::Stack;
 
 /// Bytes of a UDP header.
 const HEADER_LEN: usize = 8;
+/// The port of a resolver.
+const DNS_PORT: u16 = 53;
 /// Datagrams in one super-segment (`UDP_MAX_SEGMENTS`, `linux/udp.h`): what is
 /// beyond was not made by a kernel, and would cost a system call a byte.
 const MAX_SEGMENTS: usize = 128;
@@ -49,6 +56,8 @@ pub(crate) struct UdpMapping {
     flows: u32,
     /// The mapping serves the DNS forwarder.
     dns: bool,
+    /// The mapping is a published port.
+    published: bool,
 }
 
 /// One remote of a mapping.
@@ -85,7 +94,7 @@ impl Stack {
     pub(crate) fn udp_input<H: Host>(
         &mut self,
         now: Instant,
-        packet: &ipv4::Packet<'_>,
+        packet: &ip::Packet<'_>,
         checksum: RxChecksum,
         segment: u16,
         host: &mut H,
@@ -101,7 +110,7 @@ impl Stack {
         );
         let id = match self.flows.find(&key) {
             Some(id) => id,
-            None => match self.udp_open(now, key, packet.whole, host) {
+            None => match self.udp_open(now, key, packet, host) {
                 Some(id) => id,
                 None => return,
             },
@@ -124,30 +133,26 @@ impl Stack {
         }
         flow.last_used = now;
         let (mapping, target) = (flow.mapping, flow.target);
+        if packet.hop_limit <= 1 && !self.is_ours(packet.destination) {
+            return self.problem(packet.whole, Problem::HopLimit, None, host);
+        }
         let size = if segment == 0 {
             datagram.payload.len().max(1)
         } else {
             usize::from(segment)
         };
+        let fields = packet.fields(size);
         let mut rest = datagram.payload;
         for _ in 0..MAX_SEGMENTS {
             let (one, more) = rest.split_at(size.min(rest.len()));
-            match host.udp_send(mapping, target, one) {
+            match host.udp_send(mapping, target, one, fields) {
                 Ok(()) => self.stats.udp_up += 1,
-                Err(HostError::NetUnreachable) => {
-                    return self.unreachable(packet.whole, Unreachable::Network, host);
+                Err(error) => {
+                    if let Some(problem) = Problem::of(error) {
+                        return self.problem(packet.whole, problem, None, host);
+                    }
+                    // Lost, as datagrams may be.
                 }
-                Err(HostError::HostUnreachable) => {
-                    return self.unreachable(packet.whole, Unreachable::Host, host);
-                }
-                Err(HostError::Refused) => {
-                    return self.unreachable(packet.whole, Unreachable::Port, host);
-                }
-                Err(HostError::Forbidden) => {
-                    return self.unreachable(packet.whole, Unreachable::Prohibited, host);
-                }
-                // Lost, as datagrams may be.
-                Err(_) => {}
             }
             rest = more;
             if rest.is_empty() {
@@ -160,9 +165,10 @@ impl Stack {
         &mut self,
         now: Instant,
         key: FlowKey,
-        whole: &[u8],
+        packet: &ip::Packet<'_>,
         host: &mut H,
     ) -> Option<FlowId> {
+        let whole = packet.whole;
         let remote = key.remote?;
         let (target, dns) = match self.judge(Protocol::Udp, remote, host) {
             Verdict::Host(target) => (target, None),
@@ -199,9 +205,7 @@ impl Stack {
         let id = self.flows.insert(key, Flow::Udp(flow));
         match id {
             Some(id) => {
-                if let Some((_, mapping)) = self.flows.mapping_mut(mapping) {
-                    mapping.flows += 1;
-                }
+                self.udp_join(mapping);
                 self.timers.arm(&mut self.flows, id, expires);
             }
             None => {
@@ -222,26 +226,26 @@ impl Stack {
         host: &mut H,
     ) -> Option<FlowId> {
         let key = if dns {
-            self.dns_mapping_key(container)
+            dns_mapping_key(container, family_of)
         } else {
             FlowKey::mapping(container)
         };
         if let Some(id) = self.flows.find(&key) {
             return Some(id);
         }
-        let id = self
-            .flows
-            .insert(key, Flow::UdpMapping(UdpMapping { flows: 0, dns }))?;
+        let id = self.flows.insert(
+            key,
+            Flow::UdpMapping(UdpMapping {
+                flows: 0,
+                dns,
+                published: false,
+            }),
+        )?;
         if host.udp_open(id, family_of).is_err() {
             self.flows.remove(id);
             return None;
         }
         Some(id)
-    }
-
-    fn dns_mapping_key(&self, container: SocketAddr) -> FlowKey {
-        // Never the key of a flow: port 0 of the forwarder can not be opened.
-        FlowKey::new(Protocol::Udp, container, (self.config.dns, 0).into())
     }
 
     /// Gives up one flow's share of a mapping, or only looks whether it has any.
@@ -250,7 +254,7 @@ impl Stack {
             return;
         };
         mapping.flows = mapping.flows.saturating_sub(u32::from(one_flow));
-        if mapping.flows == 0 {
+        if mapping.flows == 0 && !mapping.published {
             self.flows.remove(id);
             host.close(id, Close::Orderly);
         }
@@ -270,12 +274,33 @@ impl Stack {
         let Some((key, state)) = self.flows.mapping_mut(mapping) else {
             return;
         };
-        let remote = shown_as(&self.config, state, from);
-        let flow_key = FlowKey::new(Protocol::Udp, key.container, remote);
-        let Some(id) = self.flows.find(&flow_key) else {
-            self.stats.udp_filtered += 1;
+        let (dns, published) = (state.dns, state.published);
+        let Some(remote) = self.shown_as(dns, key.container, from) else {
             return;
         };
+        let flow_key = FlowKey::new(Protocol::Udp, key.container, remote);
+        let id = match self.flows.find(&flow_key) {
+            Some(id) => id,
+            None if published => match self.udp_invite(now, flow_key, mapping, from) {
+                Some(id) => id,
+                None => return,
+            },
+            None => {
+                self.stats.udp_filtered += 1;
+                return;
+            }
+        };
+        let Some((_, flow)) = self.flows.udp_mut(id) else {
+            return;
+        };
+        if published && flow.mapping != mapping {
+            // The same client by another published port, or one that the container
+            // has sent to before: it is answered where it has asked last.
+            let before = std::mem::replace(&mut flow.mapping, mapping);
+            flow.target = from;
+            self.udp_join(mapping);
+            self.udp_release(before, true, host);
+        }
         let Some((_, flow)) = self.flows.udp_mut(id) else {
             return;
         };
@@ -296,28 +321,24 @@ impl Stack {
                 .saturating_sub(datagrams(payload.len(), segment));
             dns.unanswered == 0
         });
-        let (IpAddr::V4(source), IpAddr::V4(destination)) = (remote.ip(), key.container.ip())
-        else {
-            return;
-        };
-        let ports = (remote.port(), key.container.port());
         let single = if segment == 0 {
             payload.len()
         } else {
             usize::from(segment).min(payload.len())
         };
-        if single + HEADER_LEN + ipv4::HEADER_LEN > usize::from(self.link.config.mtu) {
+        let headers = ip::header_len(remote.ip()) + HEADER_LEN;
+        if single + headers > usize::from(self.link.config.mtu) {
             self.stats.udp_too_long += 1;
         } else if segment == 0 || payload.len() <= single {
             self.stats.udp_down += 1;
-            self.udp_emit((source, destination), ports, payload, 0, host);
+            self.udp_emit(remote, key.container, payload, 0, host);
         } else if self.link.config.uso {
             self.stats.udp_down += payload.len().div_ceil(single) as u64;
-            self.udp_emit((source, destination), ports, payload, segment, host);
+            self.udp_emit(remote, key.container, payload, segment, host);
         } else {
             for one in payload.chunks(single) {
                 self.stats.udp_down += 1;
-                self.udp_emit((source, destination), ports, one, 0, host);
+                self.udp_emit(remote, key.container, one, 0, host);
             }
         }
         if done {
@@ -327,66 +348,137 @@ impl Stack {
 
     fn udp_emit<H: Host>(
         &mut self,
-        (source, destination): (std::net::Ipv4Addr, std::net::Ipv4Addr),
-        (source_port, destination_port): (u16, u16),
+        from: SocketAddr,
+        to: SocketAddr,
         payload: &[u8],
         segment: u16,
         host: &mut H,
     ) {
-        let mut head = [0; ipv4::HEADER_LEN + HEADER_LEN];
+        let start = ip::header_len(to.ip());
+        let mut head = [0; ip::MAX_HEADER_LEN + HEADER_LEN];
+        let Some(head) = head.get_mut(..start + HEADER_LEN) else {
+            return;
+        };
         let total = head.len() + payload.len();
-        ipv4::emit(&mut head, total, source, destination, IpProtocol::Udp);
-        let mut view = UdpPacket::new_unchecked(&mut head[ipv4::HEADER_LEN..]);
-        view.set_src_port(source_port);
-        view.set_dst_port(destination_port);
-        view.set_len(ipv4::len16(HEADER_LEN + payload.len()));
-        self.link.transmit(
-            host,
-            EthernetProtocol::Ipv4,
-            TxOffload::Udp { segment },
-            &head,
-            [payload, &[]],
-        );
+        ip::emit(head, total, from.ip(), to.ip(), IpProtocol::Udp);
+        let mut view = UdpPacket::new_unchecked(&mut head[start..]);
+        view.set_src_port(from.port());
+        view.set_dst_port(to.port());
+        view.set_len(len16(HEADER_LEN + payload.len()));
+        self.link
+            .transmit(host, TxOffload::Udp { segment }, head, [payload, &[]]);
     }
 
     /// A datagram to `to` came to nothing: the container gets the ICMP error
-    /// that its own kernel would have got. Only the headers of the datagram that
-    /// it quotes are known, and all that is needed to find the socket (RFC 1122,
-    /// 3.2.2).
+    /// that its own kernel would have got.
     pub(crate) fn udp_failed<H: Host>(
         &mut self,
         mapping: FlowId,
         to: SocketAddr,
-        error: HostError,
+        failure: Failure,
         host: &mut H,
     ) {
-        let code = match error {
-            HostError::Refused => Unreachable::Port,
-            HostError::HostUnreachable => Unreachable::Host,
-            HostError::NetUnreachable => Unreachable::Network,
-            HostError::Forbidden => Unreachable::Prohibited,
-            _ => return,
+        let Some(problem) = Problem::of(failure.error) else {
+            return;
         };
         let Some((key, state)) = self.flows.mapping_mut(mapping) else {
             return;
         };
-        let remote = shown_as(&self.config, state, to);
-        let flow = FlowKey::new(Protocol::Udp, key.container, remote);
-        let (IpAddr::V4(source), IpAddr::V4(destination)) = (key.container.ip(), remote.ip())
-        else {
+        let dns = state.dns;
+        let Some(remote) = self.shown_as(dns, key.container, to) else {
             return;
         };
-        if self.flows.find(&flow).is_none() {
+        if self
+            .flows
+            .find(&FlowKey::new(Protocol::Udp, key.container, remote))
+            .is_none()
+        {
             return;
         }
-        let mut quote = [0; ipv4::HEADER_LEN + HEADER_LEN];
-        let total = quote.len();
-        ipv4::emit(&mut quote, total, source, destination, IpProtocol::Udp);
-        let mut view = UdpPacket::new_unchecked(&mut quote[ipv4::HEADER_LEN..]);
-        view.set_src_port(key.container.port());
-        view.set_dst_port(remote.port());
-        view.set_len(ipv4::len16(HEADER_LEN));
-        self.unreachable(&quote, code, host);
+        // A resolver is not to be known, and a far end goes by what it is known as.
+        let from = if dns || failure.from == Some(to.ip()) {
+            Some(remote.ip())
+        } else {
+            failure.from
+        };
+        let header = udp_header(key.container.port(), remote.port());
+        let ends = (key.container.ip(), remote.ip());
+        self.quoted_problem(ends, IpProtocol::Udp, header, problem, from, host);
+    }
+
+    /// The container has no taker for what a remote sends.
+    pub(crate) fn udp_unwanted<H: Host>(&mut self, key: &FlowKey, host: &mut H) {
+        if let Some(id) = self.flows.find(key)
+            && self.flows.udp_mut(id).is_some()
+        {
+            self.udp_remove(id, host);
+        }
+    }
+
+    /// A UDP port of the container is published: the socket that the owner has
+    /// bound for it goes by the id that is returned. `None`: too many flows.
+    pub fn publish_udp(&mut self, container: SocketAddr) -> Option<FlowId> {
+        let mapping = UdpMapping {
+            flows: 0,
+            dns: false,
+            published: true,
+        };
+        let key = FlowKey::mapping(container);
+        self.flows.insert_unnamed(key, Flow::UdpMapping(mapping))
+    }
+
+    /// The port is published no longer; its socket is closed when its last flow ends.
+    pub fn unpublish_udp<H: Host>(&mut self, id: FlowId, host: &mut H) {
+        if let Some((_, mapping)) = self.flows.mapping_mut(id) {
+            mapping.published = false;
+            self.udp_release(id, false, host);
+        }
+    }
+
+    /// A new remote has sent to a published port.
+    fn udp_invite(
+        &mut self,
+        now: Instant,
+        key: FlowKey,
+        mapping: FlowId,
+        from: SocketAddr,
+    ) -> Option<FlowId> {
+        let flow = UdpFlow {
+            mapping,
+            target: from,
+            last_used: now,
+            two_way: false,
+            dns: None,
+        };
+        let expires = flow.expires();
+        let Some(id) = self.flows.insert(key, Flow::Udp(flow)) else {
+            self.stats.over_limit += 1;
+            return None;
+        };
+        self.udp_join(mapping);
+        self.timers.arm(&mut self.flows, id, expires);
+        Some(id)
+    }
+
+    fn udp_join(&mut self, mapping: FlowId) {
+        if let Some((_, mapping)) = self.flows.mapping_mut(mapping) {
+            mapping.flows += 1;
+        }
+    }
+
+    /// What the container knows the far end of a mapping's datagrams as.
+    fn shown_as(
+        &self,
+        dns: bool,
+        container: SocketAddr,
+        address: SocketAddr,
+    ) -> Option<SocketAddr> {
+        if dns {
+            let forwarder = self.own.dns_for(container.ip())?;
+            return Some((forwarder, DNS_PORT).into());
+        }
+        let shown = self.shown(address.ip().to_canonical(), container.ip())?;
+        Some((shown, address.port()).into())
     }
 
     fn udp_remove<H: Host>(&mut self, id: FlowId, host: &mut H) {
@@ -418,15 +510,14 @@ fn datagrams(len: usize, segment: u16) -> usize {
     }
 }
 
-/// What the container knows a host-side address as.
-fn shown_as(config: &Config, mapping: &UdpMapping, address: SocketAddr) -> SocketAddr {
-    if mapping.dns {
-        (config.dns, 53).into()
-    } else if address.ip().is_loopback() {
-        (config.gateway, address.port()).into()
-    } else {
-        address
-    }
+/// The key of the mapping that asks the resolvers of one IP version. Never the key
+/// of a flow: port 0 of the forwarder can not be opened.
+fn dns_mapping_key(container: SocketAddr, resolver: IpAddr) -> FlowKey {
+    let unspecified = match resolver {
+        IpAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
+    };
+    FlowKey::new(Protocol::Udp, container, (unspecified, 0).into())
 }
 
 struct Datagram<'a> {
@@ -435,16 +526,25 @@ struct Datagram<'a> {
     payload: &'a [u8],
 }
 
-fn parse<'a>(packet: &ipv4::Packet<'a>, checksum: RxChecksum) -> Option<Datagram<'a>> {
+fn parse<'a>(packet: &ip::Packet<'a>, checksum: RxChecksum) -> Option<Datagram<'a>> {
     let view = UdpPacket::new_checked(packet.payload).ok()?;
     if view.src_port() == 0 || usize::from(view.len()) < HEADER_LEN {
         return None;
     }
-    if checksum == RxChecksum::Present
-        && view.checksum() != 0
-        && !view.verify_checksum(&packet.source.into(), &packet.destination.into())
-    {
-        return None;
+    // None was made, which IPv6 does not allow (RFC 8200, 8.1).
+    let unmade = view.checksum() == 0 && packet.source.is_ipv4();
+    if checksum == RxChecksum::Present && !unmade {
+        let length = usize::from(view.len());
+        let mut sum = Sum::pseudo_header(
+            packet.source,
+            packet.destination,
+            packet.protocol.into(),
+            length,
+        );
+        sum.add(packet.payload.get(..length)?);
+        if !sum.is_valid() {
+            return None;
+        }
     }
     Some(Datagram {
         source_port: view.src_port(),

@@ -30,7 +30,10 @@ const GRACE: Duration = Duration::from_millis(100);
 /// been changed when an error comes before the last of these.
 pub(super) fn run(args: RunArgs, format: LogFormat) -> Result<ExitCode, Error> {
     let dry_run = args.dry_run;
-    let spec = options::validate(args, &Host::current())?;
+    let mut spec = options::validate(args, &Host::current())?;
+    if let Network::Builtin(network) = &mut spec.network {
+        net::choose_ipv6(network)?;
+    }
     let resolv_conf = read_text("/etc/resolv.conf");
     let plan = prepare(&spec, &resolv_conf)?;
     if dry_run {

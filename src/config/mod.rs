@@ -6,7 +6,7 @@
 mod resolv_conf;
 
 use std::ffi::OsString;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -171,6 +171,18 @@ pub enum Network {
     Host,
 }
 
+/// Whether a network has IPv6.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub enum Ipv6Mode {
+    /// As the host has it or not.
+    #[default]
+    Auto,
+    /// Yes.
+    On,
+    /// No: no address, no advertisement, no IPv6 socket on the host.
+    Off,
+}
+
 /// `--net=builtin:KEY=VALUE,...`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BuiltinNetwork {
@@ -180,6 +192,11 @@ pub struct BuiltinNetwork {
     pub network: Ipv4Addr,
     /// Prefix length, 1 to 25.
     pub prefix_len: u8,
+    /// Whether there is IPv6.
+    pub ipv6: Ipv6Mode,
+    /// IPv6 network address, of a /64; `None`: one that the host does not use, if
+    /// there is to be IPv6. [`crate::net::choose_ipv6`] decides.
+    pub network6: Option<Ipv6Addr>,
     /// The gateway address reaches the host's loopback.
     pub allow_host_loopback: bool,
     /// The host's own other addresses are reachable.
@@ -198,6 +215,8 @@ impl Default for BuiltinNetwork {
             mtu: 65520,
             network: Ipv4Addr::new(10, 0, 2, 0),
             prefix_len: 24,
+            ipv6: Ipv6Mode::Auto,
+            network6: None,
             allow_host_loopback: false,
             allow_host_addresses: false,
             allow_link_local: false,
@@ -227,5 +246,27 @@ impl BuiltinNetwork {
     /// The container's own address.
     pub fn container(&self) -> Ipv4Addr {
         self.address(100)
+    }
+
+    /// The address of the IPv6 network with this interface identifier; `None`
+    /// without IPv6.
+    pub fn address6(&self, identifier: u16) -> Option<Ipv6Addr> {
+        let [a, b, c, d, ..] = self.network6?.segments();
+        Some(Ipv6Addr::new(a, b, c, d, 0, 0, 0, identifier))
+    }
+
+    /// The IPv6 gateway.
+    pub fn gateway6(&self) -> Option<Ipv6Addr> {
+        self.address6(2)
+    }
+
+    /// The DNS forwarder's IPv6 address.
+    pub fn dns6(&self) -> Option<Ipv6Addr> {
+        self.address6(3)
+    }
+
+    /// The container's own IPv6 address.
+    pub fn container6(&self) -> Option<Ipv6Addr> {
+        self.address6(0x100)
     }
 }

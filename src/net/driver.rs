@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
-use netstack::{Config, FlowId, Limits, LinkConfig, Policy, Readiness, Stack};
+use netstack::{Config, FlowId, Ipv6Config, Limits, LinkConfig, Policy, Readiness, Stack};
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::alarm::Alarm;
@@ -16,7 +16,7 @@ use super::busy_poll::BusyPoll;
 use super::frames::Frames;
 use super::local::LocalAddresses;
 use super::namespace::GATEWAY_MAC;
-use super::sockets::{FlowSocket, HostSide, host_error, read_echo};
+use super::sockets::{FlowSocket, HostSide, failure, read_echo};
 use super::tap;
 use crate::config::BuiltinNetwork;
 use crate::error::Error;
@@ -109,6 +109,7 @@ impl Driver {
             gateway: network.gateway(),
             dns: network.dns(),
             prefix_len: network.prefix_len,
+            ipv6: ipv6_config(network),
             mac: GATEWAY_MAC,
             link: link_config,
             policy: Policy {
@@ -238,7 +239,12 @@ impl Driver {
                 }
                 self.udp_ready(now, flow);
             }
-            Some(FlowSocket::Echo(_)) => self.echo_ready(now, flow),
+            Some(FlowSocket::Echo(_)) => {
+                if event.is_error() {
+                    self.echo_errors(flow);
+                }
+                self.echo_ready(now, flow);
+            }
             None => {}
         }
     }
@@ -274,12 +280,30 @@ impl Driver {
 
     fn udp_errors(&mut self, flow: FlowId) {
         while let Some(FlowSocket::Udp(socket)) = self.host.get(flow) {
-            match udp::receive_error(socket.as_fd()) {
-                Ok(Some((to, error))) => {
-                    let error = host_error(&error);
-                    self.stack.datagram_failed(flow, to, error, &mut self.host);
+            match udp::receive_error(socket.as_fd(), &mut []) {
+                Ok(Some(error)) => {
+                    let (to, failure) = (error.to, failure(&error));
+                    self.stack
+                        .datagram_failed(flow, to, failure, &mut self.host);
                 }
                 Ok(None) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn echo_errors(&mut self, flow: FlowId) {
+        // Identifier and sequence number are in the first 8 bytes of what was sent.
+        let mut sent = [0; 8];
+        while let Some(FlowSocket::Echo(socket)) = self.host.get(flow) {
+            match udp::receive_error(socket.as_fd(), &mut sent) {
+                Ok(Some(error)) if error.quoted >= sent.len() => {
+                    let seq = u16::from_be_bytes([sent[6], sent[7]]);
+                    self.stack
+                        .echo_failed(flow, seq, failure(&error), &mut self.host);
+                }
+                Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return,
             }
@@ -334,11 +358,20 @@ impl Driver {
             self.stack.tick(now, &mut self.host);
         }
         self.host.flush();
-        while let Some((flow, to, error)) = self.host.failure() {
-            self.stack.datagram_failed(flow, to, error, &mut self.host);
+        while let Some((flow, to, failure)) = self.host.failure() {
+            self.stack
+                .datagram_failed(flow, to, failure, &mut self.host);
         }
         Ok(())
     }
+}
+
+fn ipv6_config(network: &BuiltinNetwork) -> Option<Ipv6Config> {
+    Some(Ipv6Config {
+        container: network.container6()?,
+        gateway: network.gateway6()?,
+        dns: network.dns6()?,
+    })
 }
 
 fn link_gone(source: io::Error) -> Error {

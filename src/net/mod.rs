@@ -17,6 +17,7 @@ mod alarm;
 mod busy_poll;
 mod driver;
 mod frames;
+mod ipv6;
 mod local;
 mod namespace;
 mod netlink;
@@ -27,4 +28,5 @@ mod tap;
 mod tests;
 
 pub use driver::Driver;
+pub use ipv6::choose as choose_ipv6;
 pub use namespace::set_up as set_up_namespace;

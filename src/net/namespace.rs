@@ -49,14 +49,29 @@ pub fn set_up(network: Option<&BuiltinNetwork>) -> Result<Option<OwnedFd>, StepF
         address: Some(CONTAINER_MAC),
         queue_len: Some(QUEUE_LEN),
     };
+    if network.network6.is_none() {
+        // Where the kernel has no IPv6 it makes no address either.
+        if let Err(error) = netlink.no_ipv6_address(index) {
+            tracing::debug!("{}: {error}", tap::NAME);
+        }
+    }
     netlink
         .change_link(index, change)
         .map_err(failed("bring up", tap::NAME))?;
-    netlink
-        .add_address(index, network.container(), network.prefix_len)
-        .map_err(failed("add the address to", tap::NAME))?;
-    netlink
-        .add_default_route(index, network.gateway())
-        .map_err(failed("add the default route by", tap::NAME))?;
+    let v4 = (
+        network.container().into(),
+        network.prefix_len,
+        network.gateway().into(),
+    );
+    let v6 = network.container6().zip(network.gateway6());
+    let v6 = v6.map(|(container, gateway)| (container.into(), 64, gateway.into()));
+    for (address, prefix, gateway) in [Some(v4), v6].into_iter().flatten() {
+        netlink
+            .add_address(index, address, prefix)
+            .map_err(failed("add the address to", tap::NAME))?;
+        netlink
+            .add_default_route(index, gateway)
+            .map_err(failed("add the default route by", tap::NAME))?;
+    }
     Ok(Some(queue))
 }

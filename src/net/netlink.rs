@@ -2,7 +2,7 @@
 //! answer or acknowledgement to each.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::net::netlink::SocketAddrNetlink;
@@ -25,6 +25,10 @@ const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_TXQLEN: u16 = 13;
+const IFLA_AF_SPEC: u16 = 26;
+const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
+const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
+const IFA_F_NODAD: u8 = 0x02;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const RTA_DST: u16 = 1;
@@ -188,21 +192,36 @@ impl Netlink {
     pub(crate) fn add_address(
         &mut self,
         index: u32,
-        address: Ipv4Addr,
+        address: IpAddr,
         prefix: u8,
     ) -> io::Result<()> {
-        let mut body = [AF_INET, prefix, 0, RT_SCOPE_UNIVERSE, 0, 0, 0, 0];
+        let (family, octets) = family_and_octets(address);
+        // Nobody else can have the address: it need not be tried first.
+        let flags = if address.is_ipv6() { IFA_F_NODAD } else { 0 };
+        let mut body = [family, prefix, flags, RT_SCOPE_UNIVERSE, 0, 0, 0, 0];
         body[4..].copy_from_slice(&index.to_ne_bytes());
         let request = Request::new(RTM_NEWADDR, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, &body)
-            .attribute(IFA_LOCAL, &address.octets())
-            .attribute(IFA_ADDRESS, &address.octets());
+            .attribute(IFA_LOCAL, &octets)
+            .attribute(IFA_ADDRESS, &octets);
+        self.execute(request)
+    }
+
+    /// Keeps the kernel from giving a link an IPv6 address of its own making.
+    pub(crate) fn no_ipv6_address(&mut self, index: u32) -> io::Result<()> {
+        let nested = |kind: u16, value: &[u8]| Request(Vec::new()).attribute(kind, value).0;
+        let mode = nested(IFLA_INET6_ADDR_GEN_MODE, &[IN6_ADDR_GEN_MODE_NONE]);
+        let family = nested(AF_INET6.into(), &mode);
+        let mut body = [0; 16];
+        body[4..8].copy_from_slice(&index.to_ne_bytes());
+        let request = Request::new(RTM_NEWLINK, NLM_F_ACK, &body).attribute(IFLA_AF_SPEC, &family);
         self.execute(request)
     }
 
     /// Adds the default route.
-    pub(crate) fn add_default_route(&mut self, index: u32, gateway: Ipv4Addr) -> io::Result<()> {
+    pub(crate) fn add_default_route(&mut self, index: u32, gateway: IpAddr) -> io::Result<()> {
+        let (family, octets) = family_and_octets(gateway);
         let body = [
-            AF_INET,
+            family,
             0,
             0,
             0,
@@ -216,17 +235,15 @@ impl Netlink {
             0,
         ];
         let request = Request::new(RTM_NEWROUTE, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, &body)
-            .attribute(RTA_GATEWAY, &gateway.octets())
+            .attribute(RTA_GATEWAY, &octets)
             .attribute(RTA_OIF, &index.to_ne_bytes());
         self.execute(request)
     }
 
     /// Asks the routing tables about an address.
     pub(crate) fn route_type(&mut self, address: IpAddr) -> io::Result<RouteType> {
-        let (family, octets, bits) = match &address {
-            IpAddr::V4(v4) => (AF_INET, v4.octets().to_vec(), 32),
-            IpAddr::V6(v6) => (AF_INET6, v6.octets().to_vec(), 128),
-        };
+        let (family, octets) = family_and_octets(address);
+        let bits = if address.is_ipv4() { 32 } else { 128 };
         let body = [family, bits, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
         let request = Request::new(RTM_GETROUTE, 0, &body).attribute(RTA_DST, &octets);
         let mut answer = [0; 1024];
@@ -246,6 +263,13 @@ impl Netlink {
             }
             Err(error) => Err(error),
         }
+    }
+}
+
+fn family_and_octets(address: IpAddr) -> (u8, Vec<u8>) {
+    match address {
+        IpAddr::V4(v4) => (AF_INET, v4.octets().to_vec()),
+        IpAddr::V6(v6) => (AF_INET6, v6.octets().to_vec()),
     }
 }
 

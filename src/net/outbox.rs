@@ -7,7 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 
-use netstack::FlowId;
+use netstack::{FlowId, IpFields};
 
 use crate::sys::udp::{self, Outgoing, SEND_BATCH};
 
@@ -22,6 +22,7 @@ const MAX_SUPER: usize = 65_507;
 struct Run {
     flow: FlowId,
     to: SocketAddr,
+    fields: IpFields,
     start: usize,
     len: usize,
     /// Size of all datagrams but the last.
@@ -40,7 +41,13 @@ pub(crate) struct Outbox {
 
 impl Outbox {
     /// Adds a datagram; false when there is no room.
-    pub(crate) fn push(&mut self, flow: FlowId, to: SocketAddr, payload: &[u8]) -> bool {
+    pub(crate) fn push(
+        &mut self,
+        flow: FlowId,
+        to: SocketAddr,
+        payload: &[u8],
+        fields: IpFields,
+    ) -> bool {
         if !self.bytes.is_empty() && self.bytes.len() + payload.len() > CAPACITY {
             return false;
         }
@@ -49,7 +56,7 @@ impl Outbox {
         if let Some(run) = self.runs.last_mut() {
             let whole = run.len == run.segment * run.count;
             let fits = run.count < MAX_SEGMENTS && run.len + payload.len() <= MAX_SUPER;
-            let same = run.flow == flow && run.to == to;
+            let same = run.flow == flow && run.to == to && run.fields == fields;
             if !self.single
                 && same
                 && whole
@@ -65,6 +72,7 @@ impl Outbox {
         self.runs.push(Run {
             flow,
             to,
+            fields,
             start,
             len: payload.len(),
             segment: payload.len(),
@@ -77,7 +85,7 @@ impl Outbox {
     /// be; `failed` hears of it.
     pub(crate) fn flush<'a>(
         &mut self,
-        socket: impl Fn(FlowId) -> Option<BorrowedFd<'a>>,
+        socket: impl Fn(FlowId, IpFields) -> Option<BorrowedFd<'a>>,
         mut failed: impl FnMut(FlowId, SocketAddr, io::Error),
     ) {
         let mut rest = self.runs.as_slice();
@@ -85,10 +93,10 @@ impl Outbox {
             let same = rest
                 .iter()
                 .take(SEND_BATCH)
-                .take_while(|run| run.flow == first.flow)
+                .take_while(|run| run.flow == first.flow && run.fields == first.fields)
                 .count();
             let (batch, more) = rest.split_at(same);
-            if let Some(fd) = socket(first.flow) {
+            if let Some(fd) = socket(first.flow, first.fields) {
                 let mut lost = |to, error| failed(first.flow, to, error);
                 self.single |= !send(fd, &self.bytes, batch, &mut lost);
             }
@@ -133,7 +141,12 @@ fn send(
         }
         // The first error may be the socket's pending one, about an earlier
         // datagram (ip(7), IP_RECVERR); asking takes it away.
-        let sent = udp::send(fd, &messages[..count]).or_else(|_| udp::send(fd, &messages[..count]));
+        let sent = udp::send(fd, &messages[..count]).or_else(|error| {
+            if error.raw_os_error() == Some(libc::EMSGSIZE) {
+                return Err(error);
+            }
+            udp::send(fd, &messages[..count])
+        });
         let done = match sent {
             Ok(sent) => sent.max(1),
             Err(error) => {

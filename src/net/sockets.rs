@@ -9,6 +9,7 @@
 //! gathered for the length of one turn and sent with one call per socket;
 //! runs of equal size to one destination go as one super-segment (`UDP_SEGMENT`).
 
+use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -16,14 +17,14 @@ use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
-use netstack::{Close, FlowId, Host, HostError, Io};
+use netstack::{Close, Failure, FlowId, Host, HostError, Io, IpFields};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown};
 use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
 
 use super::local::LocalAddresses;
 use super::outbox::Outbox;
-use crate::sys::udp;
+use crate::sys::udp::{self, QueuedError};
 
 /// Longest frame: virtio and Ethernet headers and 64 KiB of IP.
 pub(crate) const MAX_FRAME: usize = 64 + (1 << 16);
@@ -38,15 +39,64 @@ pub(crate) enum FlowSocket {
     /// TCP; true while connecting.
     Tcp(Socket, bool),
     /// UDP, not connected.
-    Udp(Socket),
+    Udp(Datagrams),
     /// ICMP echo.
-    Echo(Socket),
+    Echo(Datagrams),
+}
+
+/// A datagram socket, and what it puts into IP headers at present.
+#[derive(Debug)]
+pub(crate) struct Datagrams {
+    socket: Socket,
+    v4: bool,
+    fields: Cell<IpFields>,
+}
+
+impl Datagrams {
+    /// A new one of the family of an address; it hears of errors.
+    fn new(family_of: IpAddr, protocol: Option<socket2::Protocol>) -> io::Result<Self> {
+        let v4 = family_of.is_ipv4();
+        let socket = Socket::new(domain(family_of), Type::DGRAM.nonblocking(), protocol)?;
+        if !v4 {
+            socket.set_only_v6(true)?;
+        }
+        let _ = udp::enable_errors(socket.as_fd(), v4);
+        Ok(Self::bound(socket, v4))
+    }
+
+    /// One that was made elsewhere.
+    pub(crate) fn bound(socket: Socket, v4: bool) -> Self {
+        Self {
+            socket,
+            v4,
+            fields: Cell::default(),
+        }
+    }
+
+    /// Has the socket put these into the datagrams that follow.
+    fn set(&self, fields: IpFields) {
+        let before = self.fields.replace(fields);
+        // Wishes: a kernel that does not fulfil them sends the datagrams all the same.
+        if before.hop_limit != fields.hop_limit {
+            let _ = udp::set_hop_limit(self.as_fd(), self.v4, fields.hop_limit);
+        }
+        if before.dont_fragment != fields.dont_fragment {
+            let _ = udp::set_dont_fragment(self.as_fd(), self.v4, fields.dont_fragment);
+        }
+    }
+}
+
+impl AsFd for Datagrams {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
 }
 
 impl FlowSocket {
     fn socket(&self) -> &Socket {
         match self {
-            Self::Tcp(socket, _) | Self::Udp(socket) | Self::Echo(socket) => socket,
+            Self::Tcp(socket, _) => socket,
+            Self::Udp(datagrams) | Self::Echo(datagrams) => &datagrams.socket,
         }
     }
 }
@@ -60,7 +110,7 @@ pub(crate) struct HostSide {
     first_token: usize,
     local: LocalAddresses,
     outbox: Outbox,
-    failures: Vec<(FlowId, SocketAddr, HostError)>,
+    failures: Vec<(FlowId, SocketAddr, Failure)>,
     echo_refused: bool,
     /// Frames that the link did not take.
     pub(crate) frames_lost: u64,
@@ -167,19 +217,24 @@ impl HostSide {
     /// Sends the datagrams gathered so far.
     pub(crate) fn flush(&mut self) {
         let (table, failures) = (&self.table, &mut self.failures);
-        let socket = |flow: FlowId| match table.get(flow.index as usize) {
+        let socket = |flow: FlowId, fields: IpFields| match table.get(flow.index as usize) {
             Some(Some((generation, FlowSocket::Udp(socket)))) if *generation == flow.generation => {
+                socket.set(fields);
                 Some(socket.as_fd())
             }
             _ => None,
         };
         self.outbox.flush(socket, |flow, to, error| {
-            failures.push((flow, to, host_error(&error)));
+            let error = host_error(&error);
+            // Too long for the path: the error that the kernel has queued says how long.
+            if !matches!(error, HostError::TooLong { .. }) {
+                failures.push((flow, to, Failure { error, from: None }));
+            }
         });
     }
 
     /// Takes a datagram that came to nothing.
-    pub(crate) fn failure(&mut self) -> Option<(FlowId, SocketAddr, HostError)> {
+    pub(crate) fn failure(&mut self) -> Option<(FlowId, SocketAddr, Failure)> {
         self.failures.pop()
     }
 }
@@ -288,19 +343,23 @@ impl Host for HostSide {
     }
 
     fn udp_open(&mut self, flow: FlowId, family_of: IpAddr) -> Result<(), HostError> {
-        let socket = Socket::new(domain(family_of), Type::DGRAM.nonblocking(), None)
-            .map_err(|error| host_error(&error))?;
-        // Wishes: without them bursts are cut sooner, batches smaller, errors unknown.
-        let _ = socket.set_recv_buffer_size(UDP_RECEIVE_BUFFER);
+        let socket = Datagrams::new(family_of, None).map_err(|error| host_error(&error))?;
+        // Wishes: without them bursts are cut sooner, and batches smaller.
+        let _ = socket.socket.set_recv_buffer_size(UDP_RECEIVE_BUFFER);
         let _ = udp::enable_gro(socket.as_fd());
-        let _ = udp::enable_errors(socket.as_fd(), family_of.is_ipv4());
         self.add(flow, FlowSocket::Udp(socket), Interest::READABLE)
     }
 
-    fn udp_send(&mut self, flow: FlowId, to: SocketAddr, payload: &[u8]) -> Result<(), HostError> {
-        if !self.outbox.push(flow, to, payload) {
+    fn udp_send(
+        &mut self,
+        flow: FlowId,
+        to: SocketAddr,
+        payload: &[u8],
+        fields: IpFields,
+    ) -> Result<(), HostError> {
+        if !self.outbox.push(flow, to, payload, fields) {
             self.flush();
-            self.outbox.push(flow, to, payload);
+            self.outbox.push(flow, to, payload, fields);
         }
         Ok(())
     }
@@ -310,7 +369,7 @@ impl Host for HostSide {
             IpAddr::V4(_) => socket2::Protocol::ICMPV4,
             IpAddr::V6(_) => socket2::Protocol::ICMPV6,
         };
-        let socket = Socket::new(domain(family_of), Type::DGRAM.nonblocking(), Some(protocol)).map_err(|error| {
+        let socket = Datagrams::new(family_of, Some(protocol)).map_err(|error| {
             if !std::mem::replace(&mut self.echo_refused, true) {
                 tracing::warn!(
                     "ping is not available: {error} (net.ipv4.ping_group_range must include a group of this user)"
@@ -327,21 +386,30 @@ impl Host for HostSide {
         to: IpAddr,
         seq: u16,
         payload: &[u8],
+        fields: IpFields,
     ) -> Result<(), HostError> {
-        let Some(socket) = self.get(flow) else {
+        let Some(FlowSocket::Echo(datagrams)) = self.get(flow) else {
             return Err(HostError::Other);
         };
+        datagrams.set(fields);
         // The kernel fills in identifier and checksum (icmp(7)).
         let mut request = Vec::with_capacity(8 + payload.len());
         let kind = if to.is_ipv4() { 8 } else { 128 };
         request.extend_from_slice(&[kind, 0, 0, 0, 0, 0]);
         request.extend_from_slice(&seq.to_be_bytes());
         request.extend_from_slice(payload);
-        socket
-            .socket()
-            .send_to(&request, &SockAddr::from(SocketAddr::new(to, 0)))
-            .map(|_| ())
-            .map_err(|error| host_error(&error))
+        let to = SockAddr::from(SocketAddr::new(to, 0));
+        // The first error may be the socket's pending one, about an earlier request.
+        match datagrams
+            .socket
+            .send_to(&request, &to)
+            .or_else(|_| datagrams.socket.send_to(&request, &to))
+        {
+            Ok(_) => Ok(()),
+            // The error that the kernel has queued says how long it may be.
+            Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => Ok(()),
+            Err(error) => Err(host_error(&error)),
+        }
     }
 
     fn close(&mut self, flow: FlowId, how: Close) {
@@ -356,7 +424,7 @@ impl Host for HostSide {
 
 /// Reads one echo reply: its sequence number and payload.
 pub(crate) fn read_echo<'a>(
-    socket: &Socket,
+    socket: &Datagrams,
     buffer: &'a mut Vec<u8>,
 ) -> io::Result<Option<(u16, &'a [u8])>> {
     buffer.clear();
@@ -383,6 +451,23 @@ fn domain(address: IpAddr) -> Domain {
     }
 }
 
+/// A queued error in the stack's terms (RFC 792, RFC 4443).
+pub(crate) fn failure(queued: &QueuedError) -> Failure {
+    let v4 = queued.to.is_ipv4();
+    let error = match (host_error(&queued.error), queued.icmp) {
+        (HostError::TooLong { .. }, _) => HostError::TooLong {
+            mtu: u16::try_from(queued.info).unwrap_or(u16::MAX),
+        },
+        (_, Some((11, _))) if v4 => HostError::TimeExceeded,
+        (_, Some((3, _))) if !v4 => HostError::TimeExceeded,
+        (error, _) => error,
+    };
+    Failure {
+        error,
+        from: queued.offender.map(|offender| offender.ip()),
+    }
+}
+
 /// An OS error in the stack's terms.
 pub(crate) fn host_error(error: &io::Error) -> HostError {
     match error.raw_os_error() {
@@ -395,7 +480,7 @@ pub(crate) fn host_error(error: &io::Error) -> HostError {
         Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL) => {
             HostError::NoResources
         }
-        Some(libc::EMSGSIZE) => HostError::TooLong,
+        Some(libc::EMSGSIZE) => HostError::TooLong { mtu: 0 },
         _ => HostError::Other,
     }
 }

@@ -188,7 +188,7 @@ fn send_one(fd: BorrowedFd<'_>, to: SocketAddr, payload: &[u8]) -> io::Result<()
 /// # Errors
 /// As setsockopt(2).
 pub fn enable_gro(fd: BorrowedFd<'_>) -> io::Result<()> {
-    set_option(fd, libc::SOL_UDP, UDP_GRO)
+    set_option(fd, libc::SOL_UDP, UDP_GRO, 1)
 }
 
 /// `IP_RECVERR` or `IPV6_RECVERR`: queues the errors of datagrams sent (ip(7)).
@@ -197,17 +197,35 @@ pub fn enable_gro(fd: BorrowedFd<'_>) -> io::Result<()> {
 /// As setsockopt(2).
 pub fn enable_errors(fd: BorrowedFd<'_>, v4: bool) -> io::Result<()> {
     if v4 {
-        set_option(fd, libc::SOL_IP, libc::IP_RECVERR)
+        set_option(fd, libc::SOL_IP, libc::IP_RECVERR, 1)
     } else {
-        set_option(fd, libc::SOL_IPV6, libc::IPV6_RECVERR)
+        set_option(fd, libc::SOL_IPV6, libc::IPV6_RECVERR, 1)
     }
 }
 
-/// Takes one queued error: where the datagram went, and what became of it.
+/// A queued error (ip(7), `IP_RECVERR`): what became of a datagram.
+#[derive(Debug)]
+pub struct QueuedError {
+    /// Where the datagram went.
+    pub to: SocketAddr,
+    /// What is wrong, as an OS error.
+    pub error: io::Error,
+    /// Type and code of the ICMP or ICMPv6 error; `None` when the host's own
+    /// kernel has found it.
+    pub icmp: Option<(u8, u8)>,
+    /// MTU of the path, where the datagram is too long for it (`ee_info`).
+    pub info: u32,
+    /// Who has sent the ICMP error.
+    pub offender: Option<SocketAddr>,
+    /// Bytes of the datagram's payload that are in `buffer`.
+    pub quoted: usize,
+}
+
+/// Takes one queued error; the front of the datagram's payload goes to `buffer`.
 ///
 /// # Errors
 /// As recvmsg(2); EAGAIN when there is none.
-pub fn receive_error(fd: BorrowedFd<'_>) -> io::Result<Option<(SocketAddr, io::Error)>> {
+pub fn receive_error(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Option<QueuedError>> {
     // SAFETY: these are plain old data for which all zeroes is a valid value.
     let (mut address, mut header) = unsafe {
         (
@@ -220,32 +238,98 @@ pub fn receive_error(fd: BorrowedFd<'_>) -> io::Result<Option<(SocketAddr, io::E
     header.msg_namelen = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
     header.msg_control = control.as_mut_ptr().cast();
     header.msg_controllen = size_of_val(&control) as _;
+    let mut vector = libc::iovec {
+        iov_base: buffer.as_mut_ptr().cast(),
+        iov_len: buffer.len(),
+    };
+    header.msg_iov = &raw mut vector;
+    header.msg_iovlen = 1;
     let flags = libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT;
     // SAFETY: the header points to live buffers of the lengths given.
-    if unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut header, flags) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    let error = find_control(&header, |level, kind, data| {
+    let quoted = unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut header, flags) };
+    let quoted = usize::try_from(quoted).map_err(|_| io::Error::last_os_error())?;
+    let found = find_control(&header, |level, kind, data| {
         matches!(
             (level, kind),
             (libc::SOL_IP, libc::IP_RECVERR) | (libc::SOL_IPV6, libc::IPV6_RECVERR)
         )
-        // SAFETY: this control message carries a struct sock_extended_err.
-        .then(|| unsafe { data.cast::<libc::sock_extended_err>().read_unaligned() }.ee_errno)
+        // SAFETY: this control message carries a struct sock_extended_err and, behind it, the
+        // offender's address, for which the kernel makes room as for the largest of its family.
+        .then(|| unsafe {
+            let error = data.cast::<libc::sock_extended_err>().read_unaligned();
+            let behind = data.add(size_of::<libc::sock_extended_err>());
+            let family = behind.cast::<libc::sa_family_t>().read_unaligned();
+            let mut offender = std::mem::zeroed::<libc::sockaddr_storage>();
+            let len = match libc::c_int::from(family) {
+                libc::AF_INET => size_of::<libc::sockaddr_in>(),
+                libc::AF_INET6 => size_of::<libc::sockaddr_in6>(),
+                _ => 0,
+            };
+            std::ptr::copy_nonoverlapping(behind, (&raw mut offender).cast(), len);
+            (error, decode(&offender))
+        })
     });
-    let errno = error.and_then(|errno| i32::try_from(errno).ok());
-    Ok(decode(&address).zip(errno.map(io::Error::from_raw_os_error)))
+    let (Some(to), Some((error, offender))) = (decode(&address), found) else {
+        return Ok(None);
+    };
+    let from_icmp = matches!(
+        error.ee_origin,
+        libc::SO_EE_ORIGIN_ICMP | libc::SO_EE_ORIGIN_ICMP6
+    );
+    Ok(Some(QueuedError {
+        to,
+        error: io::Error::from_raw_os_error(error.ee_errno.cast_signed()),
+        icmp: from_icmp.then_some((error.ee_type, error.ee_code)),
+        info: error.ee_info,
+        offender: offender.filter(|_| from_icmp),
+        quoted,
+    }))
 }
 
-fn set_option(fd: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int) -> io::Result<()> {
-    let on: libc::c_int = 1;
+/// What of the IP header is set for the datagrams that follow: the hop limit, or
+/// the host's own.
+///
+/// # Errors
+/// As setsockopt(2).
+pub fn set_hop_limit(fd: BorrowedFd<'_>, v4: bool, limit: Option<u8>) -> io::Result<()> {
+    let value = limit.map_or(-1, libc::c_int::from);
+    if v4 {
+        set_option(fd, libc::SOL_IP, libc::IP_TTL, value)
+    } else {
+        set_option(fd, libc::SOL_IPV6, libc::IPV6_UNICAST_HOPS, value)
+    }
+}
+
+/// Whether datagrams that are too long for the path are refused, or fragmented.
+///
+/// # Errors
+/// As setsockopt(2).
+pub fn set_dont_fragment(fd: BorrowedFd<'_>, v4: bool, on: bool) -> io::Result<()> {
+    if v4 {
+        let value = if on {
+            libc::IP_PMTUDISC_DO
+        } else {
+            libc::IP_PMTUDISC_DONT
+        };
+        set_option(fd, libc::SOL_IP, libc::IP_MTU_DISCOVER, value)
+    } else {
+        set_option(fd, libc::SOL_IPV6, libc::IPV6_DONTFRAG, on.into())
+    }
+}
+
+fn set_option(
+    fd: BorrowedFd<'_>,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
     // SAFETY: the option value is a live int of the length given.
     let result = unsafe {
         libc::setsockopt(
             fd.as_raw_fd(),
             level,
             option,
-            std::ptr::from_ref(&on).cast(),
+            std::ptr::from_ref(&value).cast(),
             size_of::<libc::c_int>() as libc::socklen_t,
         )
     };

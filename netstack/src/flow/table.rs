@@ -62,6 +62,14 @@ impl FlowTable {
 
     /// Adds a flow; `None` when the table is full.
     pub(crate) fn insert(&mut self, key: FlowKey, flow: Flow) -> Option<FlowId> {
+        let id = self.insert_unnamed(key, flow)?;
+        self.by_key.insert(key, id);
+        Some(id)
+    }
+
+    /// Adds a flow that is found by its id alone, although `key` says what it is for;
+    /// `None` when the table is full.
+    pub(crate) fn insert_unnamed(&mut self, key: FlowKey, flow: Flow) -> Option<FlowId> {
         if self.is_full() {
             return None;
         }
@@ -69,15 +77,13 @@ impl FlowTable {
         self.next_generation = self.next_generation.wrapping_add(1);
         let slot = self.entries.vacant_entry();
         let index = u32::try_from(slot.key()).ok()?;
-        let id = FlowId { index, generation };
         slot.insert(Entry {
             generation,
             key,
             armed: None,
             flow,
         });
-        self.by_key.insert(key, id);
-        Some(id)
+        Some(FlowId { index, generation })
     }
 
     fn entry(&self, id: FlowId) -> Option<&Entry> {

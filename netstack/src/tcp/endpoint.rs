@@ -13,6 +13,7 @@
 //! data, then an acknowledgement if none of these has carried it.
 
 use std::io::IoSlice;
+use std::net::IpAddr;
 
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::TcpControl;
@@ -24,7 +25,6 @@ use super::sender::Sender;
 use super::seq::Seq;
 use crate::flow::FlowKey;
 use crate::host::Host;
-use crate::ipv4;
 use crate::link::Link;
 
 /// How long an acknowledgement may wait for data to go with it (RFC 9293,
@@ -76,12 +76,13 @@ impl Endpoint {
         syn: &Segment<'_>,
         options: &SynOptions,
         iss: Seq,
+        container: IpAddr,
         link: &Link,
         rings: &Rings,
     ) -> Self {
         let scaled = options.scale.is_some();
         Self {
-            sender: Sender::new(iss, syn, options, link.config),
+            sender: Sender::new(iss, syn, options, container, link.config),
             receiver: Receiver::new(syn, rings.size(), scaled, options.sack_permitted),
             established: false,
             scaled,
@@ -349,9 +350,7 @@ impl Endpoint {
         let ack = Some(self.receiver.nxt());
         let mut header = segment::header(key, self.sender.una(), ack, window);
         header.control = TcpControl::Syn;
-        let room =
-            usize::from(link.config.mtu).saturating_sub(ipv4::HEADER_LEN + segment::HEADER_LEN);
-        header.max_seg_size = Some(ipv4::len16(room));
+        header.max_seg_size = Some(segment::room(link.config, key.container.ip()));
         header.window_scale = self.scaled.then_some(SCALE);
         header.sack_permitted = self.sack_permitted;
         segment::transmit(link, host, key, &header, [&[], &[]], 0);

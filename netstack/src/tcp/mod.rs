@@ -61,11 +61,10 @@ pub(crate) use rings::Rings;
 use segment::{Segment, SynOptions, refuse, without_payload};
 use seq::Seq;
 
-use crate::checksum::Sum;
 use crate::flow::{Flow, FlowId, FlowKey, Protocol};
 use crate::host::{Close, Host, HostError, Io, Readiness};
-use crate::icmp::Unreachable;
-use crate::ipv4;
+use crate::icmp::{Problem, Unreachable};
+use crate::ip;
 use crate::link::RxChecksum;
 use crate::policy::Verdict;
 use crate::stack::Stack;
@@ -136,7 +135,7 @@ impl Stack {
     pub(crate) fn tcp_input<'f, H: Host>(
         &mut self,
         now: Instant,
-        packet: &ipv4::Packet<'f>,
+        packet: &ip::Packet<'f>,
         checksum: RxChecksum,
         bursts: &mut Bursts<'f>,
         host: &mut H,
@@ -145,7 +144,7 @@ impl Stack {
             self.stats.dropped += 1;
             return;
         };
-        if checksum == RxChecksum::Present && !is_intact(packet) {
+        if checksum == RxChecksum::Present && !packet.is_intact() {
             self.stats.dropped += 1;
             return;
         }
@@ -168,7 +167,7 @@ impl Stack {
         &mut self,
         now: Instant,
         id: FlowId,
-        packet: &ipv4::Packet<'f>,
+        packet: &ip::Packet<'f>,
         segment: &Segment<'f>,
         bursts: &mut Bursts<'f>,
         host: &mut H,
@@ -252,11 +251,14 @@ impl Stack {
         &mut self,
         now: Instant,
         key: FlowKey,
-        packet: &ipv4::Packet<'_>,
+        packet: &ip::Packet<'_>,
         segment: &Segment<'_>,
         host: &mut H,
     ) {
         let Some(remote) = key.remote else { return };
+        if packet.hop_limit <= 1 {
+            return self.problem(packet.whole, Problem::HopLimit, None, host);
+        }
         let (target, resolver) = match self.judge(Protocol::Tcp, remote, host) {
             Verdict::Host(target) => (target, None),
             Verdict::Dns => match self.config.resolvers.first() {
@@ -303,7 +305,16 @@ impl Stack {
         let iss = initial_sequence_number(seed, &key, now);
         let endpoint = with_held(syn, |view| {
             let (segment, options) = (Segment::new(view), SynOptions::new(view));
-            Endpoint::new(now, &segment, &options, iss, &self.link, &self.rings)
+            let container = key.container.ip();
+            Endpoint::new(
+                now,
+                &segment,
+                &options,
+                iss,
+                container,
+                &self.link,
+                &self.rings,
+            )
         });
         self.half_open -= 1;
         match endpoint {
@@ -355,7 +366,8 @@ impl Stack {
             HostError::Refused
             | HostError::Reset
             | HostError::NoResources
-            | HostError::TooLong
+            | HostError::TooLong { .. }
+            | HostError::TimeExceeded
             | HostError::Other => {
                 let link = &mut self.link;
                 with_held(&syn, |view| refuse(link, host, &key, &Segment::new(view)));
@@ -533,18 +545,9 @@ impl Stack {
     }
 }
 
-/// Whether a segment's checksum is right.
-fn is_intact(packet: &ipv4::Packet<'_>) -> bool {
-    let length = packet.payload.len();
-    let protocol = packet.protocol.into();
-    let mut sum = Sum::pseudo_header(packet.source, packet.destination, protocol, length);
-    sum.add(packet.payload);
-    sum.is_valid()
-}
-
 /// Reads a SYN that was held.
 fn with_held<R>(syn: &[u8], read: impl FnOnce(&TcpPacket<&[u8]>) -> R) -> Option<R> {
-    let packet = ipv4::parse(syn).ok()?;
+    let packet = ip::parse(syn).ok()?;
     let view = TcpPacket::new_checked(packet.payload).ok()?;
     Some(read(&view))
 }

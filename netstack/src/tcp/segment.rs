@@ -4,13 +4,14 @@
 use std::net::IpAddr;
 
 use smoltcp::wire::{
-    EthernetProtocol, IpProtocol, Ipv4Packet, TcpControl, TcpOption, TcpPacket, TcpRepr,
+    IpProtocol, Ipv4Packet, Ipv6Packet, TcpControl, TcpOption, TcpPacket, TcpRepr,
 };
 
 use super::seq::Seq;
+use crate::config::LinkConfig;
 use crate::flow::FlowKey;
 use crate::host::Host;
-use crate::ipv4;
+use crate::ip::{self, len16};
 use crate::link::{Link, MAX_HEAD, TxOffload};
 
 /// TCP header without options, bytes.
@@ -98,17 +99,22 @@ fn for_each_option<'a>(packet: &TcpPacket<&'a [u8]>, mut each: impl FnMut(TcpOpt
 /// The headers of a segment as a packet of its own, for as long as it waits.
 /// Data that comes with a SYN (TCP Fast Open, RFC 7413) is left to be sent
 /// again, as by any server without cookies.
-pub(super) fn without_payload(packet: &ipv4::Packet<'_>) -> Option<Box<[u8]>> {
+pub(super) fn without_payload(packet: &ip::Packet<'_>) -> Option<Box<[u8]>> {
     let headers = packet.whole.len() - packet.payload.len();
     let segment = TcpPacket::new_checked(packet.payload).ok()?;
     let head = packet
         .whole
         .get(..headers + usize::from(segment.header_len()))?;
     let mut head: Box<[u8]> = head.into();
-    let total = ipv4::len16(head.len());
-    let mut view = Ipv4Packet::new_unchecked(&mut head[..]);
-    view.set_total_len(total);
-    view.fill_checksum();
+    let total = head.len();
+    if packet.source.is_ipv4() {
+        let mut view = Ipv4Packet::new_unchecked(&mut head[..]);
+        view.set_total_len(len16(total));
+        view.fill_checksum();
+    } else {
+        let mut view = Ipv6Packet::new_unchecked(&mut head[..]);
+        view.set_payload_len(len16(total - ip::v6::HEADER_LEN));
+    }
     Some(head)
 }
 
@@ -139,32 +145,32 @@ pub(super) fn transmit(
     payload: [&[u8]; 2],
     mss: u16,
 ) {
-    let (Some(IpAddr::V4(source)), IpAddr::V4(destination)) =
-        (key.remote.map(|remote| remote.ip()), key.container.ip())
-    else {
+    let Some(source) = key.remote.map(|remote| remote.ip()) else {
         return;
     };
+    let destination = key.container.ip();
     let mut head = [0; MAX_HEAD];
-    let len = ipv4::HEADER_LEN + header.header_len();
+    let start = ip::header_len(destination);
+    let len = start + header.header_len();
     let Some(head) = head.get_mut(..len) else {
         return;
     };
     let total = len + payload[0].len() + payload[1].len();
-    ipv4::emit(head, total, source, destination, IpProtocol::Tcp);
-    let mut view = TcpPacket::new_unchecked(&mut head[ipv4::HEADER_LEN..]);
+    ip::emit(head, total, source, destination, IpProtocol::Tcp);
+    let mut view = TcpPacket::new_unchecked(&mut head[start..]);
     header.emit(
         &mut view,
         &source.into(),
         &destination.into(),
         &smoltcp::phy::ChecksumCapabilities::ignored(),
     );
-    link.transmit(
-        host,
-        EthernetProtocol::Ipv4,
-        TxOffload::Tcp { mss },
-        head,
-        payload,
-    );
+    link.transmit(host, TxOffload::Tcp { mss }, head, payload);
+}
+
+/// Payload of the longest packet that the link takes to or from `address`, bytes.
+pub(super) fn room(link: LinkConfig, address: IpAddr) -> u16 {
+    let headers = ip::header_len(address) + HEADER_LEN;
+    len16(usize::from(link.mtu).saturating_sub(headers)).max(1)
 }
 
 /// Answers a segment that belongs to no connection with a reset (RFC 9293,

@@ -1,15 +1,17 @@
 //! Our direction towards the container: what is sent, what is outstanding, and
 //! the timer (RFC 9293, 3.8; RFC 6298).
 
+use std::net::IpAddr;
+
 use smoltcp::time::Instant;
 
 use super::recovery::{DUPLICATES, Scoreboard};
 use super::rings::{Ring, Rings};
 use super::rtt::Rtt;
-use super::segment::{HEADER_LEN, Segment, SynOptions};
+use super::segment::{self, HEADER_LEN, Segment, SynOptions};
 use super::seq::Seq;
 use crate::config::LinkConfig;
-use crate::ipv4;
+use crate::ip;
 
 /// Least MSS that is respected: the default (RFC 9293, 3.7.1), which every IPv4
 /// host can take. Less would turn a full ring into a flood of tiny frames.
@@ -61,14 +63,19 @@ pub(super) struct Sender {
 
 impl Sender {
     /// The SYN with `iss` is sent next.
-    pub(super) fn new(iss: Seq, syn: &Segment<'_>, options: &SynOptions, link: LinkConfig) -> Self {
-        let room = usize::from(link.mtu).saturating_sub(ipv4::HEADER_LEN + HEADER_LEN);
-        let room = ipv4::len16(room).max(1);
+    pub(super) fn new(
+        iss: Seq,
+        syn: &Segment<'_>,
+        options: &SynOptions,
+        container: IpAddr,
+        link: LinkConfig,
+    ) -> Self {
+        let room = segment::room(link, container);
         let mss = options.mss.unwrap_or(MIN_MSS).max(MIN_MSS).min(room);
         let mut chunk = usize::from(mss);
         if link.vnet_header && link.tso {
             // Whole segments only, or each super-segment would end in a small one.
-            let most = usize::from(u16::MAX) - ipv4::HEADER_LEN - HEADER_LEN;
+            let most = usize::from(u16::MAX) - ip::header_len(container) - HEADER_LEN;
             chunk *= (most / chunk).max(1);
         }
         Self {

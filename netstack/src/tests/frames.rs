@@ -1,12 +1,15 @@
 //! Frames made and read by hand, with no code of the stack or of smoltcp.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
 
 pub(super) const GUEST_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x64];
 pub(super) const STACK_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x02];
 pub(super) const BROADCAST_MAC: [u8; 6] = [0xff; 6];
 pub(super) const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 100);
 pub(super) const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
+pub(super) const GUEST6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x64);
+pub(super) const GATEWAY6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2);
+pub(super) const DNS6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 3);
 pub(super) const DNS: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 3);
 
 pub(super) const ETHERNET: usize = 14;
@@ -360,6 +363,11 @@ pub(super) enum Seen {
         code: u8,
         quote: Vec<u8>,
     },
+    TimeExceeded {
+        from: Ipv4Addr,
+        code: u8,
+        quote: Vec<u8>,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -446,9 +454,13 @@ fn read_ip(packet: &[u8]) -> Seen {
                     seq: u16_at(body, 6),
                     payload: body[8..].to_vec(),
                 },
+                (11, code) => Seen::TimeExceeded {
+                    from: source,
+                    code,
+                    quote: body[8..].to_vec(),
+                },
                 (3, code) => {
                     assert!(packet.len() <= 576, "RFC 1812, 4.3.2.3");
-                    assert_eq!(source, GATEWAY);
                     Seen::Unreachable {
                         code,
                         quote: body[8..].to_vec(),

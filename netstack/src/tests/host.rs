@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use smoltcp::time::{Duration, Instant};
 
-use crate::{Close, FlowId, Host, HostError, Io, Readiness};
+use crate::{Close, FlowId, Host, HostError, Io, IpFields, Readiness};
 
 /// What becomes of an attempt to connect.
 #[derive(Debug, Clone, Copy)]
@@ -100,6 +100,8 @@ pub(super) struct FakeHost {
     pub(super) connects: Vec<SocketAddr>,
     pub(super) datagrams: Vec<(FlowId, SocketAddr, Vec<u8>)>,
     pub(super) echoes: Vec<(FlowId, IpAddr, u16, Vec<u8>)>,
+    /// Those of the datagram or echo request that was sent last.
+    pub(super) fields: IpFields,
     /// Sizes of new TCP sockets' buffers, out and in.
     pub(super) buffers: (usize, usize),
     pub(super) chop: usize,
@@ -123,6 +125,7 @@ impl FakeHost {
             connects: Vec::new(),
             datagrams: Vec::new(),
             echoes: Vec::new(),
+            fields: IpFields::default(),
             buffers: (256 << 10, 256 << 10),
             chop: usize::MAX,
             reads: true,
@@ -379,12 +382,19 @@ impl Host for FakeHost {
         Ok(())
     }
 
-    fn udp_send(&mut self, flow: FlowId, to: SocketAddr, payload: &[u8]) -> Result<(), HostError> {
+    fn udp_send(
+        &mut self,
+        flow: FlowId,
+        to: SocketAddr,
+        payload: &[u8],
+        fields: IpFields,
+    ) -> Result<(), HostError> {
         if let Some(error) = self.fault(Call::UdpSend) {
             return Err(error);
         }
         assert!(matches!(self.open.get(&flow), Some(Socket::Udp)));
         self.datagrams.push((flow, to, payload.to_vec()));
+        self.fields = fields;
         Ok(())
     }
 
@@ -402,12 +412,14 @@ impl Host for FakeHost {
         to: IpAddr,
         seq: u16,
         payload: &[u8],
+        fields: IpFields,
     ) -> Result<(), HostError> {
         if let Some(error) = self.fault(Call::EchoSend) {
             return Err(error);
         }
         assert!(matches!(self.open.get(&flow), Some(Socket::Echo(at)) if *at == to));
         self.echoes.push((flow, to, seq, payload.to_vec()));
+        self.fields = fields;
         Ok(())
     }
 

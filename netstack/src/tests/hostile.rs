@@ -536,6 +536,15 @@ fn n32_odd_ip_headers() {
     ];
     for packet in odd {
         w.send(&packet.frame());
+        if packet.ttl <= 1 {
+            let quote = packet.packet();
+            let expected = Seen::TimeExceeded {
+                from: GATEWAY,
+                code: 0,
+                quote,
+            };
+            assert_eq!(w.take(), [expected]);
+        }
         if let Some((_, at, payload)) = w.host.datagrams.pop() {
             assert_eq!((at, payload.as_slice()), (to.into(), b"x".as_slice()));
         }

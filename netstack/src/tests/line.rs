@@ -16,7 +16,8 @@ use super::shim::{self, LATENCY};
 use super::stream::{LONGEST, Stream, down, up, wide};
 use super::world::config;
 use crate::{
-    Close, Config, FlowId, Host, HostError, Io, LinkConfig, Readiness, Stack, VNET_HEADER_LEN,
+    Close, Config, FlowId, Host, HostError, Io, IpFields, LinkConfig, Readiness, Stack,
+    VNET_HEADER_LEN,
 };
 
 /// When it begins, seconds.
@@ -248,7 +249,13 @@ impl Host for CountingHost {
         Err(HostError::Forbidden)
     }
 
-    fn udp_send(&mut self, _: FlowId, _: SocketAddr, _: &[u8]) -> Result<(), HostError> {
+    fn udp_send(
+        &mut self,
+        _: FlowId,
+        _: SocketAddr,
+        _: &[u8],
+        _: IpFields,
+    ) -> Result<(), HostError> {
         Err(HostError::Forbidden)
     }
 
@@ -256,7 +263,14 @@ impl Host for CountingHost {
         Err(HostError::Forbidden)
     }
 
-    fn echo_send(&mut self, _: FlowId, _: IpAddr, _: u16, _: &[u8]) -> Result<(), HostError> {
+    fn echo_send(
+        &mut self,
+        _: FlowId,
+        _: IpAddr,
+        _: u16,
+        _: &[u8],
+        _: IpFields,
+    ) -> Result<(), HostError> {
         Err(HostError::Forbidden)
     }
 }

@@ -188,7 +188,7 @@ fn host_errors_are_icmp_errors() {
         (HostError::Refused, Some(3)),
         (HostError::Forbidden, Some(13)),
         (HostError::NoResources, None),
-        (HostError::TooLong, None),
+        (HostError::TooLong { mtu: 0 }, None),
         (HostError::Other, None),
     ] {
         w.host.faults.insert(Call::UdpSend, (0, error));

@@ -11,7 +11,10 @@ use super::frames::{self, ACK, Ip, Seen, Segment, TcpSeen};
 use super::guest::{FIRST_PORT, Guest, Read, remote};
 use super::host::{Closed, Event, FakeHost, Socket};
 use super::shim::{self, Rng, Weather};
-use crate::{Close, Config, FlowId, HostError, Limits, LinkConfig, Policy, Protocol, Stack};
+use crate::{
+    Close, Config, Failure, FlowId, HostError, Ipv6Config, Limits, LinkConfig, Policy, Protocol,
+    Stack,
+};
 
 /// Where the DNS forwarder's queries go, in order.
 pub(super) const RESOLVERS: [&str; 2] = ["192.0.2.53:53", "192.0.2.54:53"];
@@ -39,6 +42,11 @@ pub(super) fn config(link: LinkConfig) -> Config {
         gateway: frames::GATEWAY,
         dns: frames::DNS,
         prefix_len: 24,
+        ipv6: Some(Ipv6Config {
+            container: frames::GUEST6,
+            gateway: frames::GATEWAY6,
+            dns: frames::DNS6,
+        }),
         mac: frames::STACK_MAC,
         link,
         policy: Policy::default(),
@@ -201,7 +209,9 @@ impl World {
 
     /// An ICMP error arrives for a datagram that a socket of the host has sent.
     pub(super) fn datagram_failed(&mut self, flow: FlowId, to: SocketAddr, error: HostError) {
-        self.stack.datagram_failed(flow, to, error, &mut self.host);
+        let failure = Failure { error, from: None };
+        self.stack
+            .datagram_failed(flow, to, failure, &mut self.host);
         self.after_call();
         self.carry_down(true);
     }
@@ -285,7 +295,10 @@ impl World {
                 let for_guest = match &seen {
                     Seen::Tcp(tcp) => tcp.to.port() >= FIRST_PORT,
                     Seen::ArpReply { .. } => true,
-                    Seen::Udp { .. } | Seen::EchoReply { .. } | Seen::Unreachable { .. } => false,
+                    Seen::Udp { .. }
+                    | Seen::EchoReply { .. }
+                    | Seen::Unreachable { .. }
+                    | Seen::TimeExceeded { .. } => false,
                 };
                 if let Seen::Tcp(tcp) = &seen
                     && for_guest

@@ -259,6 +259,7 @@ mod tests {
                 allow_link_local: false,
                 max_flows: Some(7),
                 busy_poll: Duration::ZERO,
+                ..BuiltinNetwork::default()
             })
         );
         for bad in [

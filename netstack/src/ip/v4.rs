@@ -5,28 +5,10 @@ use std::net::Ipv4Addr;
 
 use smoltcp::wire::{IpProtocol, Ipv4Packet};
 
+use super::{HOP_LIMIT, Packet, Unusable, len16};
+
 /// Bytes of the header that we send; we never send options.
 pub(crate) const HEADER_LEN: usize = 20;
-/// Initial time to live of packets that we originate (RFC 1700).
-const TTL: u8 = 64;
-
-/// A valid IPv4 packet, padding removed.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Packet<'a> {
-    pub(crate) source: Ipv4Addr,
-    pub(crate) destination: Ipv4Addr,
-    pub(crate) protocol: IpProtocol,
-    /// Header and payload.
-    pub(crate) whole: &'a [u8],
-    pub(crate) payload: &'a [u8],
-}
-
-/// Why a packet was not taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Unusable {
-    Malformed,
-    Fragment,
-}
 
 /// Parses and checks a packet.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Packet<'_>, Unusable> {
@@ -45,9 +27,11 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Packet<'_>, Unusable> {
         .get(usize::from(view.header_len())..)
         .ok_or(Unusable::Malformed)?;
     Ok(Packet {
-        source: view.src_addr(),
-        destination: view.dst_addr(),
+        source: view.src_addr().into(),
+        destination: view.dst_addr().into(),
         protocol: view.next_header(),
+        hop_limit: view.hop_limit(),
+        dont_fragment: view.dont_frag(),
         whole,
         payload,
     })
@@ -72,15 +56,9 @@ pub(crate) fn emit(
     // RFC 6864: with DF set and no fragmentation the identification has no meaning.
     view.set_dont_frag(true);
     view.set_frag_offset(0);
-    view.set_hop_limit(TTL);
+    view.set_hop_limit(HOP_LIMIT);
     view.set_next_header(protocol);
     view.set_src_addr(source);
     view.set_dst_addr(destination);
     view.fill_checksum();
-}
-
-/// A length as a header field. Nothing that we send is longer than the field
-/// can say; the receiver of a wrong length would drop the packet.
-pub(crate) fn len16(len: usize) -> u16 {
-    u16::try_from(len).unwrap_or(u16::MAX)
 }
