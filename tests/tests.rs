@@ -16,13 +16,16 @@ mod util;
 
 mod audit;
 mod bench;
+mod capacity;
 mod cli;
 mod harness;
+mod icmp;
 mod isolation;
 mod lifecycle;
 mod mounts;
 mod network;
 mod options;
+mod programs;
 mod reach;
 mod scale;
 mod terminal;

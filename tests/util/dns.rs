@@ -5,7 +5,7 @@
 //! truncation bit, so that a resolver comes again over TCP (RFC 1035, 4.2).
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 
 use super::host::{Host, RESOLVER_ADDRESS, Side};
 use super::servers::{TcpServer, UdpServer};
@@ -25,8 +25,13 @@ pub(crate) struct DnsServer {
 
 impl DnsServer {
     pub(crate) fn start(host: &Host) -> Self {
-        let address = SocketAddr::new(RESOLVER_ADDRESS.into(), 53);
-        let udp = UdpServer::start_at(host, Side::Host, address, |query| {
+        Self::start_at(host, Side::Host, RESOLVER_ADDRESS)
+    }
+
+    /// A server at an address of one side.
+    pub(crate) fn start_at(host: &Host, side: Side, address: impl Into<IpAddr>) -> Self {
+        let address = SocketAddr::new(address.into(), 53);
+        let udp = UdpServer::start_at(host, side, address, |query| {
             let whole = answer(query)?;
             if whole.len() <= DATAGRAM {
                 Some(whole)
@@ -36,7 +41,7 @@ impl DnsServer {
         });
         Self {
             udp,
-            tcp: TcpServer::start_at(host, Side::Host, address, serve),
+            tcp: TcpServer::start_at(host, side, address, serve),
         }
     }
 }

@@ -11,11 +11,20 @@
 //!   default route via 198.18.0.254          lo     169.254.169.254
 //! ```
 //!
+//! `Host::routed` adds a third one behind the world, which then is a router, and
+//! IPv6 everywhere:
+//!
+//! ```text
+//!   host                     world                              far
+//!   198.18.0.1   host0 ---- world0 .254  world1 198.18.1.254 ---- far0 198.18.1.1, .2
+//!   2001:db8::1                    ::fe         2001:db8:1::fe         2001:db8:1::1, ::2
+//! ```
+//!
 //! As an ordinary user there is only the machine's own loopback.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -23,6 +32,7 @@ use std::thread;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tempfile::TempDir;
 
+use super::family::Family;
 use super::who::Who;
 
 /// The host's address on its uplink.
@@ -41,7 +51,19 @@ pub(crate) enum Side {
     Host,
     /// Behind its uplink.
     World,
+    /// Behind the world, where the host is a routed one.
+    Far,
 }
+
+/// The world's addresses on the link to the far side.
+const WORLD1_ADDRESS: Ipv4Addr = Ipv4Addr::new(198, 18, 1, 254);
+const WORLD1_ADDRESS6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0xfe);
+
+/// A kernel sends few errors a second to one peer, and nothing from an address
+/// until it has looked for another owner.
+const PROMPT_ERRORS: &str = "
+    echo 0 > /proc/sys/net/ipv4/icmp_ratelimit
+    echo 0 > /proc/sys/net/ipv6/icmp/ratelimit";
 
 /// A host for one test.
 pub(crate) struct Host {
@@ -51,7 +73,21 @@ pub(crate) struct Host {
 struct Own {
     host: Holder,
     world: Holder,
+    far: Option<Holder>,
     _files: TempDir,
+}
+
+impl Own {
+    fn holder(&self, side: Side) -> &Holder {
+        match side {
+            Side::Host => &self.host,
+            Side::World => &self.world,
+            Side::Far => self
+                .far
+                .as_ref()
+                .expect("only a routed host has a far side"),
+        }
+    }
 }
 
 impl Host {
@@ -74,7 +110,7 @@ impl Host {
         // Ordinary users may send echo requests, as distributions have it.
         let host = Holder::start(&format!(
             "ip link set lo up
-             ip link add host0 type veth peer name world0 netns {world}
+             ip link add host0 type veth peer name world0 netns /proc/{world}/ns/net
              ip addr add {HOST_ADDRESS}/24 dev host0
              ip link set host0 up
              nsenter --net=/proc/{world}/ns/net ip addr add {WORLD_ADDRESS}/24 dev world0
@@ -89,8 +125,75 @@ impl Host {
             own: Some(Own {
                 host,
                 world,
+                far: None,
                 _files: files,
             }),
+        }
+    }
+
+    /// The same with IPv6, and with a machine behind the world.
+    pub(crate) fn routed() -> Self {
+        let mut routed = Self::new();
+        let Some(own) = &mut routed.own else {
+            return routed;
+        };
+        let (v4, v6) = (Family::V4, Family::V6);
+        // A daemon's files of /run are not the machine's.
+        own.far = Some(Holder::start(&format!(
+            "ip link set lo up
+             {PROMPT_ERRORS}
+             mount -t tmpfs tmpfs /run
+             ip link add far0 type veth peer name world1 netns /proc/{world}/ns/net
+             ip addr add {}/24 dev far0
+             ip addr add {}/24 dev far0
+             ip addr add {}/64 dev far0 nodad
+             ip addr add {}/64 dev far0 nodad
+             ip link set far0 up
+             ip route add default via {WORLD1_ADDRESS}
+             ip route add default via {WORLD1_ADDRESS6} dev far0",
+            v4.far(),
+            v4.far_second(),
+            v6.far(),
+            v6.far_second(),
+            world = own.world.child.id(),
+        )));
+        for (side, script) in [
+            (
+                Side::World,
+                format!(
+                    "{PROMPT_ERRORS}
+                     ip addr add {}/64 dev world0 nodad
+                     ip addr add {WORLD1_ADDRESS}/24 dev world1
+                     ip addr add {WORLD1_ADDRESS6}/64 dev world1 nodad
+                     ip link set world1 up
+                     echo 1 > /proc/sys/net/ipv4/ip_forward
+                     echo 1 > /proc/sys/net/ipv6/conf/all/forwarding",
+                    v6.router()
+                ),
+            ),
+            (
+                Side::Host,
+                format!(
+                    "{PROMPT_ERRORS}
+                     ip addr add {}/64 dev host0 nodad
+                     ip route add default via {} dev host0",
+                    v6.host(),
+                    v6.router()
+                ),
+            ),
+        ] {
+            routed.tool_on(side, &["sh", "-ec", &script]);
+        }
+        routed
+    }
+
+    /// Gives the link between the world and the far side another MTU, bytes.
+    pub(crate) fn set_far_mtu(&self, mtu: u32) {
+        for (side, device) in [(Side::World, "world1"), (Side::Far, "far0")] {
+            self.tool_on(
+                side,
+                &["ip", "link", "set", device, "mtu", &mtu.to_string()],
+            );
         }
     }
 
@@ -101,19 +204,43 @@ impl Host {
 
     /// Words before a command that is to run on it.
     pub(crate) fn prefix(&self) -> Vec<String> {
+        self.prefix_on(Side::Host)
+    }
+
+    /// Words before a command that is to run on one side.
+    pub(crate) fn prefix_on(&self, side: Side) -> Vec<String> {
         let Some(own) = &self.own else {
             return Vec::new();
         };
-        let pid = own.host.child.id().to_string();
+        let pid = own.holder(side).child.id().to_string();
         ["nsenter", "--target", &pid, "--net", "--mount", "--"]
             .map(str::to_owned)
             .to_vec()
     }
 
+    /// Words before a command that is to end with that side, or before it with the
+    /// process that they make.
+    pub(crate) fn service_prefix(&self, side: Side) -> Vec<String> {
+        let mut words = self.prefix_on(side);
+        if let Some(own) = &self.own {
+            let pid = own.holder(side).child.id();
+            let namespace = format!("--pid=/proc/{pid}/ns/pid_for_children");
+            words.insert(words.len() - 1, namespace);
+        }
+        words.extend(["setpriv", "--pdeathsig", "KILL", "--"].map(str::to_owned));
+        words
+    }
+
     /// What a program of the host prints when it runs there.
     #[track_caller]
     pub(crate) fn tool(&self, words: &[&str]) -> String {
-        let prefix = self.prefix();
+        self.tool_on(Side::Host, words)
+    }
+
+    /// What a program prints when it runs on one side.
+    #[track_caller]
+    pub(crate) fn tool_on(&self, side: Side, words: &[&str]) -> String {
+        let prefix = self.prefix_on(side);
         let argv: Vec<&str> = prefix
             .iter()
             .map(String::as_str)
@@ -125,12 +252,7 @@ impl Host {
     /// Calls a function whose sockets belong to one side.
     pub(crate) fn inside<T: Send>(&self, side: Side, make: impl FnOnce() -> T + Send) -> T {
         let Some(own) = &self.own else { return make() };
-        let holder = if side == Side::Host {
-            &own.host
-        } else {
-            &own.world
-        };
-        let path = format!("/proc/{}/ns/net", holder.child.id());
+        let path = format!("/proc/{}/ns/net", own.holder(side).child.id());
         thread::scope(|scope| {
             let thread = scope.spawn(|| {
                 let namespace = File::open(&path).unwrap();
@@ -153,7 +275,7 @@ impl Host {
 }
 
 /// A shell in namespaces of its own, which it keeps alive. It ends with the pipe
-/// that it reads from.
+/// that it reads from, and with it whatever else is in its PID namespace.
 struct Holder {
     child: Child,
 }
@@ -161,7 +283,8 @@ struct Holder {
 impl Holder {
     fn start(script: &str) -> Self {
         let mut child = Command::new("unshare")
-            .args(["--net", "--mount", "--propagation", "private", "sh", "-ec"])
+            .args(["--net", "--mount", "--propagation", "private"])
+            .args(["--pid", "--fork", "--kill-child", "sh", "-ec"])
             .arg(format!("{script}\necho ready\nexec cat >/dev/null"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

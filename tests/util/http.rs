@@ -5,7 +5,7 @@
 //! sha256.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, TcpStream};
 use std::process::{Child, Command, Stdio};
 
 use super::host::{Host, Side};
@@ -15,7 +15,12 @@ const BLOCK: usize = 64 * 1024;
 
 /// A server on the host's loopback.
 pub(crate) fn start(host: &Host) -> TcpServer {
-    TcpServer::start(host, Side::Host, Ipv4Addr::LOCALHOST, serve)
+    start_at(host, Side::Host, Ipv4Addr::LOCALHOST)
+}
+
+/// A server at an address of one side.
+pub(crate) fn start_at(host: &Host, side: Side, address: impl Into<IpAddr>) -> TcpServer {
+    TcpServer::start(host, side, address, serve)
 }
 
 /// The sha256 of what `GET /bytes/N` gives.

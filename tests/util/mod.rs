@@ -1,8 +1,10 @@
 //! What the tests share.
 //!
 //! * `command`: runs the program and keeps what it printed.
+//! * `family`: the IP versions, and who has which address in them.
 //! * `host`: a private host side, with an outside world, for network tests.
-//! * `servers`, `http`, `dns`: what the container talks to.
+//! * `servers`, `http`, `dns`: what the container talks to; `service`: a program
+//!   that it talks to.
 //! * `pty`: a terminal for `-t`.
 //! * `traces`: what a run has left behind.
 //! * `who`: as whom a test runs, and what that user can do.
@@ -13,6 +15,17 @@ macro_rules! need {
             return $crate::util::skip(&format!($($reason)+));
         }
     };
+}
+
+/// A host with a machine behind a router, and these programs on it; returns from
+/// the test where the machine cannot have it.
+macro_rules! routed_host {
+    ($who:ident $(, $program:literal)*) => {{
+        need!($who.has_tun(), "{:?} may not open /dev/net/tun", $who);
+        need!($crate::util::Who::tests_run_as_root(), "a world of the test's own needs root");
+        $(need!($crate::util::has_program($program), "no {}", $program);)*
+        $crate::util::Host::routed()
+    }};
 }
 
 /// The same test as root and as an ordinary user.
@@ -46,11 +59,13 @@ macro_rules! both {
 pub(crate) mod captured;
 pub(crate) mod command;
 pub(crate) mod dns;
+pub(crate) mod family;
 pub(crate) mod host;
 pub(crate) mod http;
 pub(crate) mod pty;
 pub(crate) mod rootfs;
 pub(crate) mod servers;
+pub(crate) mod service;
 pub(crate) mod traces;
 pub(crate) mod who;
 
@@ -60,6 +75,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 pub(crate) use command::{CrunLite, Output};
+pub(crate) use family::Family;
 pub(crate) use host::{Host, Side};
 pub(crate) use who::Who;
 

@@ -1,7 +1,9 @@
 //! Servers that the container talks to, on threads of the test.
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{
+    IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket,
+};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -127,6 +129,14 @@ fn echo(mut stream: TcpStream) -> io::Result<()> {
     }
 }
 
+/// An address of the same IP version that stands for all.
+fn unspecified(address: SocketAddr) -> IpAddr {
+    match address {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
+}
+
 /// The address by which a server's own side reaches it.
 fn reachable(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
@@ -214,7 +224,7 @@ impl UdpServer {
         let before = self.bells.load(Ordering::SeqCst);
         let to = reachable(self.socket.local_addr().unwrap());
         let bell = host
-            .inside(side, || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))
+            .inside(side, || UdpSocket::bind((unspecified(to), 0)))
             .unwrap();
         bell.send_to(BELL, to).unwrap();
         super::eventually("the server hears the bell", super::SOON, || {
