@@ -108,7 +108,9 @@ fn cut(payload: &[u8], size: usize) -> Vec<Piece> {
 }
 
 fn bytes(len: usize) -> Vec<u8> {
-    (0..len).map(|n| (n * 7 + n / 256) as u8).collect()
+    (0..len)
+        .map(|n| u8::try_from((n * 7 + n / 256) % 251).unwrap())
+        .collect()
 }
 
 fn now(seconds: i64) -> Instant {
