@@ -39,3 +39,5 @@ mod tcp_weather;
 mod tcp_window;
 mod tcp_wrap;
 mod udp;
+
+pub(crate) use random::cases;
