@@ -24,12 +24,8 @@ use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
 
 use super::local::LocalAddresses;
 use super::outbox::Outbox;
-<<<<<<< HEAD
-use crate::sys::udp::{self, QueuedError};
-=======
 use super::pcap::Capture;
-use crate::sys::udp;
->>>>>>> 11f65af (run: --pcap captures the link, bounded and rotated)
+use crate::sys::udp::{self, QueuedError};
 
 /// Longest frame: virtio and Ethernet headers and 64 KiB of IP.
 pub(crate) const MAX_FRAME: usize = 64 + (1 << 16);
