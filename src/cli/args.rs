@@ -203,6 +203,17 @@ pub(super) struct RunArgs {
     )]
     pub add_host: Vec<String>,
 
+    /// Write what passes the container's network link to a file that tcpdump and
+    /// Wireshark read. A file of BYTES [default: 100m; at least 128k] becomes
+    /// FILE.1, that one FILE.2 and so on; N files are kept [default: 2]. With
+    /// files=1 the capture ends when the file is full
+    #[arg(
+        long,
+        value_name = "FILE[,size=BYTES[k|m|g]][,files=N]",
+        help_heading = "Network"
+    )]
+    pub pcap: Option<OsString>,
+
     /// User namespace: private, host (only as root) [default: private]
     #[arg(long, value_name = "MODE", help_heading = "Isolation")]
     pub userns: Option<String>,

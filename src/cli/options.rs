@@ -10,6 +10,7 @@ mod mounts;
 mod names;
 mod network;
 mod paths;
+mod pcap;
 mod security;
 
 use std::ffi::{OsStr, OsString};
@@ -110,6 +111,10 @@ pub(super) fn validate(args: RunArgs, host: &Host) -> Result<RunSpec, Error> {
         unmask: security.unmask,
         dns: network::dns(&args.dns)?,
         add_host: network::add_host(&args.add_host, &network)?,
+        pcap: args
+            .pcap
+            .map(|pcap| pcap::parse(&pcap, &network))
+            .transpose()?,
         network,
         rootfs,
         hostname,

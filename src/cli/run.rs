@@ -14,7 +14,7 @@ use super::output;
 use crate::config::{Network, RootFs, RunSpec, nameservers};
 use crate::container::{self, SpawnIo, Supervisor};
 use crate::error::Error;
-use crate::net::{self, Driver};
+use crate::net::{self, Capture, Driver};
 use crate::ns::idmap;
 use crate::plan::{self, EtcFiles, FileKind, MountFlags, Plan, RootSource, Step};
 use crate::sys::signal::{self, SignalSet};
@@ -112,6 +112,7 @@ fn carry_out(spec: &RunSpec, plan: &Plan, resolv_conf: &str) -> Result<u8, Error
         tty: spec.tty,
         interactive: spec.interactive,
     };
+    let capture = spec.pcap.as_ref().map(Capture::create).transpose()?;
     let set_up = Box::new(|link: bool| net::set_up_namespace(network.filter(|_| link)));
     let mut prepared = container::spawn(plan, io, set_up)?;
     let mut poll = Poll::new().map_err(|error| Error::host("make the event loop", error))?;
@@ -135,6 +136,9 @@ fn carry_out(spec: &RunSpec, plan: &Plan, resolv_conf: &str) -> Result<u8, Error
         }
         _ => None,
     };
+    if let (Some(driver), Some(capture)) = (&mut driver, capture) {
+        driver.capture(capture);
+    }
     // The link has somebody to listen to it: nothing else has to be waited for.
     prepared.release()?;
     let mut supervisor = prepared.supervise(poll.registry())?;

@@ -61,6 +61,19 @@ pub struct RunSpec {
     pub dns: Vec<IpAddr>,
     /// `--add-host NAME:ADDR`.
     pub add_host: Vec<(String, IpAddr)>,
+    /// `--pcap`; only with a network of our own.
+    pub pcap: Option<Pcap>,
+}
+
+/// `--pcap FILE[,size=BYTES][,files=N]`: a capture of the link.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Pcap {
+    /// The file; older ones are `FILE.1`, `FILE.2` and so on.
+    pub path: PathBuf,
+    /// Most bytes of one file.
+    pub size: u64,
+    /// Most files; with one the capture ends when it is full.
+    pub files: u32,
 }
 
 /// Where the root filesystem comes from.

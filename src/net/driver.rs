@@ -16,6 +16,7 @@ use super::busy_poll::BusyPoll;
 use super::frames::Frames;
 use super::local::LocalAddresses;
 use super::namespace::GATEWAY_MAC;
+use super::pcap::Capture;
 use super::sockets::{FlowSocket, HostSide, failure, read_echo};
 use super::tap;
 use crate::config::BuiltinNetwork;
@@ -40,6 +41,8 @@ const MAX_FLOWS: u64 = 131_072;
 pub struct Driver {
     stack: Stack,
     host: HostSide,
+    /// Frames begin with a virtio header.
+    vnet_header: bool,
     began: Instant,
     /// When the turn began, or the last batch of frames.
     now: netstack::Instant,
@@ -127,6 +130,7 @@ impl Driver {
         tracing::debug!(?link_config, "network is up");
         Ok(Self {
             stack: Stack::new(config),
+            vnet_header: link_config.vnet_header,
             host: HostSide::new(link, registry, first_token + 3, local),
             began,
             now: netstack::Instant::ZERO,
@@ -142,6 +146,12 @@ impl Driver {
             echo: Vec::new(),
             again: Vec::new(),
         })
+    }
+
+    /// Captures what passes the link from now on.
+    pub fn capture(&mut self, mut capture: Capture) {
+        capture.set_vnet_header(self.vnet_header);
+        self.host.capture = Some(capture);
     }
 
     /// Looks at the clock, once in a turn: a look costs as much as a lookup of a flow.
@@ -346,6 +356,7 @@ impl Driver {
             if bytes > batch.1 {
                 self.look_at_clock();
             }
+            self.host.capture(self.frames.iter());
             self.stack
                 .input_batch(self.now, self.frames.iter(), &mut self.host);
         }
@@ -361,6 +372,9 @@ impl Driver {
         while let Some((flow, to, failure)) = self.host.failure() {
             self.stack
                 .datagram_failed(flow, to, failure, &mut self.host);
+        }
+        if let Some(capture) = &mut self.host.capture {
+            capture.flush();
         }
         Ok(())
     }

@@ -22,6 +22,7 @@ mod local;
 mod namespace;
 mod netlink;
 mod outbox;
+mod pcap;
 mod sockets;
 mod tap;
 #[cfg(test)]
@@ -30,3 +31,4 @@ mod tests;
 pub use driver::Driver;
 pub use ipv6::choose as choose_ipv6;
 pub use namespace::set_up as set_up_namespace;
+pub use pcap::Capture;

@@ -24,6 +24,7 @@ use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
 
 use super::local::LocalAddresses;
 use super::outbox::Outbox;
+use super::pcap::Capture;
 use crate::sys::udp::{self, QueuedError};
 
 /// Longest frame: virtio and Ethernet headers and 64 KiB of IP.
@@ -112,6 +113,8 @@ pub(crate) struct HostSide {
     outbox: Outbox,
     failures: Vec<(FlowId, SocketAddr, Failure)>,
     echo_refused: bool,
+    /// `--pcap`.
+    pub(crate) capture: Option<Capture>,
     /// Frames that the link did not take.
     pub(crate) frames_lost: u64,
 }
@@ -132,6 +135,7 @@ impl HostSide {
             outbox: Outbox::default(),
             failures: Vec::new(),
             echo_refused: false,
+            capture: None,
             frames_lost: 0,
         }
     }
@@ -233,6 +237,15 @@ impl HostSide {
         });
     }
 
+    /// Frames that were read from the link.
+    pub(crate) fn capture<'f>(&mut self, frames: impl Iterator<Item = &'f [u8]>) {
+        if let Some(capture) = &mut self.capture {
+            for frame in frames {
+                capture.frame(&[IoSlice::new(frame)]);
+            }
+        }
+    }
+
     /// Takes a datagram that came to nothing.
     pub(crate) fn failure(&mut self) -> Option<(FlowId, SocketAddr, Failure)> {
         self.failures.pop()
@@ -241,6 +254,9 @@ impl HostSide {
 
 impl Host for HostSide {
     fn transmit(&mut self, frame: &[IoSlice<'_>]) {
+        if let Some(capture) = &mut self.capture {
+            capture.frame(frame);
+        }
         loop {
             match rustix::io::writev(&self.link, frame) {
                 Ok(_) => break,

@@ -36,6 +36,7 @@ fn spec() -> RunSpec {
         network: Network::Builtin(BuiltinNetwork::default()),
         dns: Vec::new(),
         add_host: Vec::new(),
+        pcap: None,
     }
 }
 

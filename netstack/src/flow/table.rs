@@ -173,6 +173,11 @@ impl FlowTable {
     /// Every flow, for tests of invariants.
     #[cfg(test)]
     pub(crate) fn ids(&self) -> Vec<(FlowId, FlowKey)> {
-        self.by_key.iter().map(|(k, id)| (*id, *k)).collect()
+        let named = |(index, entry): (usize, &Entry)| {
+            let index = u32::try_from(index).unwrap_or(u32::MAX);
+            let generation = entry.generation;
+            (FlowId { index, generation }, entry.key)
+        };
+        self.entries.iter().map(named).collect()
     }
 }

@@ -96,6 +96,26 @@ impl Endpoint {
         }
     }
 
+    /// Completes a handshake that we have begun: `answer` is the container's SYN-ACK.
+    pub(super) fn invited(
+        now: Instant,
+        answer: &Segment<'_>,
+        options: &SynOptions,
+        iss: Seq,
+        container: IpAddr,
+        link: &Link,
+        rings: &Rings,
+    ) -> Self {
+        let mut endpoint = Self::new(now, answer, options, iss, container, link, rings);
+        endpoint.sender.invited();
+        // What our SYN has said.
+        endpoint.receiver.advertise(true);
+        endpoint.established = true;
+        endpoint.syn_due = false;
+        endpoint.ack_due = true;
+        endpoint
+    }
+
     /// The handshake with the container is complete.
     pub(super) fn is_established(&self) -> bool {
         self.established

@@ -10,6 +10,9 @@
 //! would have got, a timed-out one nothing: the container's SYN timer runs out
 //! like ours did.
 //!
+//! A connection that begins on the host's side goes the other way round
+//! ([`invite`]).
+//!
 //! **Moving data.** Segments of the container that are in order are gathered for
 //! the length of one call ([`Bursts`]) and go to the host's socket out of their
 //! frames, in one call for each flow. What the socket does not take, and what
@@ -39,6 +42,7 @@
 
 mod burst;
 mod endpoint;
+mod invite;
 mod receiver;
 mod recovery;
 mod relay;
@@ -56,6 +60,7 @@ use smoltcp::wire::TcpPacket;
 
 pub(crate) use burst::{Burst, Bursts};
 use endpoint::{Arrival, Endpoint};
+use invite::Invitation;
 use relay::Relay;
 pub(crate) use rings::Rings;
 use segment::{Segment, SynOptions, refuse, without_payload};
@@ -106,6 +111,8 @@ pub(crate) struct TcpFlow {
 enum Phase {
     /// The host is connecting; the SYN waits.
     Connecting { syn: Box<[u8]> },
+    /// The host's side stands; the container has not answered.
+    Inviting(Invitation),
     /// Both sides stand.
     Open(Endpoint),
 }
@@ -116,6 +123,18 @@ impl TcpFlow {
             phase: Phase::Connecting { syn },
             relay: Relay::new(resolver, now),
         }
+    }
+
+    fn invited(invitation: Invitation, now: Instant) -> Self {
+        Self {
+            phase: Phase::Inviting(invitation),
+            relay: Relay::new(None, now),
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_inviting(&self) -> bool {
+        matches!(self.phase, Phase::Inviting(_))
     }
 
     /// The flow gets the turn that it waited for.
@@ -204,6 +223,7 @@ impl Stack {
                     Arrival::Refused => refuse(&mut self.link, host, &key, segment),
                 }
             }
+            Phase::Inviting(_) => self.tcp_invited(now, id, packet, segment, host),
             // Closing a socket in SYN-SENT says nothing: a SYN that is not the
             // same again is a new connection from the same port.
             Phase::Connecting { syn } if segment.syn && segment.ack.is_none() => {
@@ -499,6 +519,9 @@ impl Stack {
         let Some((key, TcpFlow { phase, relay })) = self.flows.tcp_mut(id) else {
             return;
         };
+        if let Phase::Inviting(_) = phase {
+            return self.tcp_invitation_due(now, id, host);
+        }
         let Phase::Open(endpoint) = phase else {
             // Closing a socket in SYN-SENT says nothing, but ends the repetitions
             // of its SYN, which come at doubling intervals.
@@ -538,7 +561,7 @@ impl Stack {
             return;
         };
         match flow.phase {
-            Phase::Connecting { .. } => self.half_open -= 1,
+            Phase::Connecting { .. } | Phase::Inviting(_) => self.half_open -= 1,
             Phase::Open(mut endpoint) => endpoint.release(&mut self.rings),
         }
         host.close(id, how);

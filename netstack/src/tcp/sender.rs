@@ -205,6 +205,12 @@ impl Sender {
         self.window = usize::from(segment.window) << self.shift;
     }
 
+    /// The SYN was acknowledged with the container's own, whose window is as it says.
+    pub(super) fn invited(&mut self) {
+        self.una += 1;
+        self.wl2 = self.una;
+    }
+
     fn take_sample(&mut self, now: Instant) {
         if let Some((_, since)) = self.timed.take_if(|(seq, _)| !self.una.is_before(*seq)) {
             self.rtt.sample(now - since);

@@ -91,6 +91,14 @@ impl Guest {
         self.sockets.add(socket)
     }
 
+    /// Waits for a connection.
+    pub(super) fn listen(&mut self, port: u16, buffer: usize) -> SocketHandle {
+        let ring = || SocketBuffer::new(vec![0; buffer]);
+        let mut socket = Socket::new(ring(), ring());
+        socket.listen(port).unwrap();
+        self.sockets.add(socket)
+    }
+
     pub(super) fn tcp(&mut self, handle: SocketHandle) -> &mut Socket<'static> {
         self.sockets.get_mut(handle)
     }

@@ -242,6 +242,37 @@ impl FakeHost {
         }
     }
 
+    /// A published UDP port has its socket.
+    pub(super) fn bound(&mut self, flow: FlowId) {
+        self.insert(flow, Socket::Udp);
+    }
+
+    /// A client has connected to a published port.
+    pub(super) fn accepted(&mut self, flow: FlowId, client: SocketAddr) {
+        self.insert_tcp(flow, client, false);
+    }
+
+    fn insert_tcp(&mut self, flow: FlowId, to: SocketAddr, connecting: bool) {
+        let (outgoing_cap, incoming_cap) = self.buffers;
+        let tcp = Tcp {
+            to,
+            connecting,
+            outgoing: VecDeque::new(),
+            outgoing_cap,
+            incoming: VecDeque::new(),
+            incoming_cap,
+            received: Vec::new(),
+            reads: self.reads,
+            ended: false,
+            error: None,
+            shut: false,
+            wants_room: false,
+            keepalive: None,
+            chop: self.chop,
+        };
+        self.insert(flow, Socket::Tcp(Box::new(tcp)));
+    }
+
     fn insert(&mut self, flow: FlowId, socket: Socket) {
         assert!(
             !self.closed.contains_key(&flow),
@@ -279,27 +310,7 @@ impl Host for FakeHost {
             Outcome::Fail(after, error) => self.event(after, Event::Failed(flow, error)),
             Outcome::Never => {}
         }
-        let (outgoing_cap, incoming_cap) = self.buffers;
-        let (reads, chop) = (self.reads, self.chop);
-        self.insert(
-            flow,
-            Socket::Tcp(Box::new(Tcp {
-                to,
-                connecting: true,
-                outgoing: VecDeque::new(),
-                outgoing_cap,
-                incoming: VecDeque::new(),
-                incoming_cap,
-                received: Vec::new(),
-                reads,
-                ended: false,
-                error: None,
-                shut: false,
-                wants_room: false,
-                keepalive: None,
-                chop,
-            })),
-        );
+        self.insert_tcp(flow, to, true);
         Ok(())
     }
 

@@ -31,6 +31,7 @@ mod liveness;
 mod random;
 mod tcp_close;
 mod tcp_data;
+mod tcp_invite;
 mod tcp_open;
 mod tcp_reassembly;
 mod tcp_recovery;
@@ -38,3 +39,5 @@ mod tcp_weather;
 mod tcp_window;
 mod tcp_wrap;
 mod udp;
+
+pub(crate) use random::cases;

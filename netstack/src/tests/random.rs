@@ -14,7 +14,7 @@ use crate::HostError;
 use std::net::SocketAddrV4;
 
 /// As many cases as `PROPTEST_CASES` says, or `default`.
-pub(super) fn cases(default: u32) -> ProptestConfig {
+pub(crate) fn cases(default: u32) -> ProptestConfig {
     let cases = std::env::var("PROPTEST_CASES")
         .ok()
         .and_then(|cases| cases.parse().ok())

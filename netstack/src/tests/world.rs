@@ -12,8 +12,8 @@ use super::guest::{FIRST_PORT, Guest, Read, remote};
 use super::host::{Closed, Event, FakeHost, Socket};
 use super::shim::{self, Rng, Weather};
 use crate::{
-    Close, Config, Failure, FlowId, HostError, Ipv6Config, Limits, LinkConfig, Policy, Protocol,
-    Stack,
+    Close, Config, Failure, FlowId, FlowKey, HostError, Ipv6Config, Limits, LinkConfig, Policy,
+    Protocol, Stack,
 };
 
 /// Where the DNS forwarder's queries go, in order.
@@ -255,12 +255,17 @@ impl World {
             .values()
             .filter(|socket| matches!(socket, Socket::Tcp(tcp) if tcp.connecting))
             .count();
-        assert_eq!(self.stack.half_open, connecting, "half-open count");
+        let inviting = self.stack.flows.tcp().filter(|flow| flow.is_inviting());
+        assert_eq!(
+            self.stack.half_open,
+            connecting + inviting.count(),
+            "half-open count"
+        );
         let limits = self.stack.config.limits;
         assert!(self.stack.half_open <= limits.max_half_open);
         assert!(self.stack.flow_count() <= limits.max_flows);
-        let timed = |socket: &Socket| matches!(socket, Socket::Udp | Socket::Echo(_));
-        if self.host.open.values().any(timed) {
+        let timed = |key: &FlowKey| key.protocol != Protocol::Tcp && key.remote.is_some();
+        if self.stack.flows.ids().iter().any(|(_, key)| timed(key)) {
             assert!(self.stack.next_deadline().is_some(), "no end of a UDP flow");
         }
     }
@@ -448,6 +453,16 @@ impl World {
 
     pub(super) fn run(&mut self, time: Duration) {
         self.run_until(time, |_| false);
+    }
+
+    /// A client connects to a published port that leads to this one.
+    pub(super) fn accept(&mut self, client: SocketAddr, port: u16) -> Option<FlowId> {
+        let to = SocketAddrV4::new(frames::GUEST, port).into();
+        let flow = self.stack.accept(self.now, client, to, &mut self.host)?;
+        self.host.accepted(flow, client);
+        self.after_call();
+        self.carry_down(false);
+        Some(flow)
     }
 
     // ---- Connections of the container's kernel ----

@@ -394,7 +394,7 @@ impl TmpfsOptions {
 
 /// Bytes, or a number with k, m or g (powers of 1024, tmpfs(5)). tmpfs takes 0
 /// for "no limit", which is not what a person means by it.
-fn bytes(text: &str) -> Option<u64> {
+pub(super) fn bytes(text: &str) -> Option<u64> {
     let (digits, unit) = match text.char_indices().next_back()? {
         (at, 'k' | 'K') => (&text[..at], 10),
         (at, 'm' | 'M') => (&text[..at], 20),
