@@ -166,7 +166,10 @@ pub(super) struct RunArgs {
 
     /// The network: builtin (our own user-space stack), none (only lo), host
     /// (the host's own). Keys of builtin: mtu=BYTES (576 to 65520), cidr=ADDR/N
-    /// (N from 1 to 25, 10.0.2.0/24), allow_host_loopback=BOOL (the gateway
+    /// (N from 1 to 25, 10.0.2.0/24), enable_ipv6=BOOL (as the host has it),
+    /// cidr6=PREFIX/64 (the first of fd00::/64, fd00:0:0:1::/64 ... that the host does
+    /// not use), outbound_addr=IP|IFACE and outbound_addr6=IP|IFACE (where traffic
+    /// leaves the host from), allow_host_loopback=BOOL (the gateway
     /// address reaches the host's 127.0.0.1), allow_host_addresses=BOOL (so do
     /// the host's other addresses), allow_link_local=BOOL (169.254.0.0/16),
     /// max_flows=N (connections at once, from the limit on open files),
@@ -194,6 +197,25 @@ pub(super) struct RunArgs {
         help_heading = "Network"
     )]
     pub dns: Vec<String>,
+    /// Domain to search names in, in place of the host's; . for none
+    #[arg(
+        long,
+        value_name = "DOMAIN",
+        value_delimiter = ',',
+        help_heading = "Network"
+    )]
+    pub dns_search: Vec<String>,
+    /// Option of the resolver (resolv.conf(5)), in place of the host's
+    #[arg(
+        long,
+        value_name = "OPTION",
+        value_delimiter = ',',
+        help_heading = "Network"
+    )]
+    pub dns_option: Vec<String>,
+    /// MAC address of the container's interface
+    #[arg(long, value_name = "MAC", help_heading = "Network")]
+    pub mac_address: Option<String>,
     /// Line to add to /etc/hosts; the address host-gateway stands for the host
     #[arg(
         long,

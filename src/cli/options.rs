@@ -67,7 +67,7 @@ pub(super) fn validate(args: RunArgs, host: &Host) -> Result<RunSpec, Error> {
         ));
     }
     let namespaces = namespaces(&args, host)?;
-    let network = network::parse(&args.net, args.mtu.as_deref())?;
+    let network = network::parse(&args.net, args.mtu.as_deref(), args.mac_address.as_deref())?;
     let namespaces = Namespaces {
         net: network != Network::Host,
         ..namespaces
@@ -110,6 +110,8 @@ pub(super) fn validate(args: RunArgs, host: &Host) -> Result<RunSpec, Error> {
         mask: security.mask,
         unmask: security.unmask,
         dns: network::dns(&args.dns)?,
+        dns_search: network::dns_search(&args.dns_search)?,
+        dns_options: network::dns_options(&args.dns_option)?,
         add_host: network::add_host(&args.add_host, &network)?,
         pcap: args
             .pcap

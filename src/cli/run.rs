@@ -11,7 +11,7 @@ use mio::{Events, Poll};
 use super::args::{LogFormat, RunArgs};
 use super::options::{self, Host};
 use super::output;
-use crate::config::{Network, RootFs, RunSpec, nameservers};
+use crate::config::{Network, RootFs, RunSpec};
 use crate::container::{self, SpawnIo, Supervisor};
 use crate::error::Error;
 use crate::net::{self, Capture, Driver};
@@ -33,6 +33,7 @@ pub(super) fn run(args: RunArgs, format: LogFormat) -> Result<ExitCode, Error> {
     let mut spec = options::validate(args, &Host::current())?;
     if let Network::Builtin(network) = &mut spec.network {
         net::choose_ipv6(network)?;
+        net::check_outbound(network)?;
     }
     let resolv_conf = read_text("/etc/resolv.conf");
     let plan = prepare(&spec, &resolv_conf)?;
@@ -122,10 +123,7 @@ fn carry_out(spec: &RunSpec, plan: &Plan, resolv_conf: &str) -> Result<u8, Error
     };
     let mut driver = match (link, network) {
         (Some(link), Some(network)) => {
-            let resolvers = nameservers(resolv_conf)
-                .into_iter()
-                .map(|at| (at, 53).into())
-                .collect();
+            let resolvers = net::resolvers_of(resolv_conf);
             Some(Driver::new(
                 link,
                 network,

@@ -16,7 +16,9 @@ use super::busy_poll::BusyPoll;
 use super::frames::Frames;
 use super::local::LocalAddresses;
 use super::namespace::GATEWAY_MAC;
+use super::outbound::Outbounds;
 use super::pcap::Capture;
+use super::resolvers::Resolvers;
 use super::sockets::{FlowSocket, HostSide, failure, read_echo};
 use super::tap;
 use crate::config::BuiltinNetwork;
@@ -49,6 +51,8 @@ pub struct Driver {
     link_token: Token,
     monitor_token: Token,
     alarm_token: Token,
+    resolvers_token: Token,
+    resolvers: Option<Resolvers>,
     alarm: Alarm,
     link_readable: bool,
     frames: Frames,
@@ -89,8 +93,13 @@ impl Driver {
         let failed = |step| move |error: io::Error| Error::host(step, error);
         heap::give_back_large_blocks();
         let began = Instant::now();
-        let [link_token, monitor_token, alarm_token] =
-            [first_token, first_token + 1, first_token + 2].map(Token);
+        let [link_token, monitor_token, alarm_token, resolvers_token] = [
+            first_token,
+            first_token + 1,
+            first_token + 2,
+            first_token + 3,
+        ]
+        .map(Token);
         registry
             .register(
                 &mut SourceFd(&link.as_raw_fd()),
@@ -101,6 +110,10 @@ impl Driver {
         let local = LocalAddresses::new(registry, monitor_token)
             .map_err(failed("watch the host's addresses"))?;
         let alarm = Alarm::new(registry, alarm_token).map_err(failed("make a timer"))?;
+        // Without it (there is a limit for each user) the resolvers of the start remain.
+        let watch = Resolvers::watch(registry, resolvers_token)
+            .inspect_err(|error| tracing::info!("changes of resolv.conf go unnoticed: {error}"))
+            .ok();
         let registry = registry
             .try_clone()
             .map_err(failed("share the event loop"))?;
@@ -131,12 +144,20 @@ impl Driver {
         Ok(Self {
             stack: Stack::new(config),
             vnet_header: link_config.vnet_header,
-            host: HostSide::new(link, registry, first_token + 3, local),
+            host: HostSide::new(
+                link,
+                registry,
+                first_token + 4,
+                local,
+                Outbounds::new(network),
+            ),
             began,
             now: netstack::Instant::ZERO,
             link_token,
             monitor_token,
             alarm_token,
+            resolvers_token,
+            resolvers: watch,
             alarm,
             // What came before it was registered has made no edge.
             link_readable: true,
@@ -206,6 +227,10 @@ impl Driver {
             self.link_readable = true;
         } else if token == self.alarm_token {
             self.alarm.rang();
+        } else if token == self.resolvers_token {
+            if let Some(resolvers) = self.resolvers.as_mut().and_then(Resolvers::changed) {
+                self.stack.set_resolvers(resolvers);
+            }
         } else if token == self.monitor_token {
             self.host.addresses_changed();
         } else if let Some(flow) = self.host.flow_of(token) {

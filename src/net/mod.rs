@@ -21,8 +21,10 @@ mod ipv6;
 mod local;
 mod namespace;
 mod netlink;
+mod outbound;
 mod outbox;
 mod pcap;
+mod resolvers;
 mod sockets;
 mod tap;
 #[cfg(test)]
@@ -31,4 +33,6 @@ mod tests;
 pub use driver::Driver;
 pub use ipv6::choose as choose_ipv6;
 pub use namespace::set_up as set_up_namespace;
+pub use outbound::check as check_outbound;
 pub use pcap::Capture;
+pub use resolvers::servers as resolvers_of;

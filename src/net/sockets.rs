@@ -23,8 +23,10 @@ use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, sockopt};
 use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
 
 use super::local::LocalAddresses;
+use super::outbound::Outbounds;
 use super::outbox::Outbox;
 use super::pcap::Capture;
+use crate::sys::ip;
 use crate::sys::udp::{self, QueuedError};
 
 /// Longest frame: virtio and Ethernet headers and 64 KiB of IP.
@@ -79,10 +81,10 @@ impl Datagrams {
         let before = self.fields.replace(fields);
         // Wishes: a kernel that does not fulfil them sends the datagrams all the same.
         if before.hop_limit != fields.hop_limit {
-            let _ = udp::set_hop_limit(self.as_fd(), self.v4, fields.hop_limit);
+            let _ = ip::set_hop_limit(self.as_fd(), self.v4, fields.hop_limit);
         }
         if before.dont_fragment != fields.dont_fragment {
-            let _ = udp::set_dont_fragment(self.as_fd(), self.v4, fields.dont_fragment);
+            let _ = ip::set_dont_fragment(self.as_fd(), self.v4, fields.dont_fragment);
         }
     }
 }
@@ -111,6 +113,7 @@ pub(crate) struct HostSide {
     first_token: usize,
     local: LocalAddresses,
     outbox: Outbox,
+    outbounds: Outbounds,
     failures: Vec<(FlowId, SocketAddr, Failure)>,
     echo_refused: bool,
     /// `--pcap`.
@@ -125,6 +128,7 @@ impl HostSide {
         registry: Registry,
         first_token: usize,
         local: LocalAddresses,
+        outbounds: Outbounds,
     ) -> Self {
         Self {
             link,
@@ -133,6 +137,7 @@ impl HostSide {
             first_token,
             local,
             outbox: Outbox::default(),
+            outbounds,
             failures: Vec::new(),
             echo_refused: false,
             capture: None,
@@ -146,6 +151,13 @@ impl HostSide {
 
     pub(crate) fn addresses_changed(&mut self) {
         self.local.changed();
+    }
+
+    /// A datagram socket to reach `to`.
+    fn datagrams(&self, to: IpAddr, protocol: Option<socket2::Protocol>) -> io::Result<Datagrams> {
+        let datagrams = Datagrams::new(to, protocol)?;
+        self.outbounds.apply(&datagrams.socket, to)?;
+        Ok(datagrams)
     }
 
     fn token(&self, flow: FlowId) -> Token {
@@ -279,6 +291,7 @@ impl Host for HostSide {
             socket.set_tcp_nodelay(true)?;
             // Urgent data is ordinary data (RFC 6093, 4), which would be lost otherwise.
             socket.set_out_of_band_inline(true)?;
+            self.outbounds.apply(&socket, to.ip())?;
             match socket.connect(&SockAddr::from(to)) {
                 Ok(()) => Ok(socket),
                 Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(socket),
@@ -356,7 +369,9 @@ impl Host for HostSide {
     }
 
     fn udp_open(&mut self, flow: FlowId, family_of: IpAddr) -> Result<(), HostError> {
-        let socket = Datagrams::new(family_of, None).map_err(|error| host_error(&error))?;
+        let socket = self
+            .datagrams(family_of, None)
+            .map_err(|error| host_error(&error))?;
         // Wishes: without them bursts are cut sooner, and batches smaller.
         let _ = socket.socket.set_recv_buffer_size(UDP_RECEIVE_BUFFER);
         let _ = udp::enable_gro(socket.as_fd());
@@ -382,7 +397,7 @@ impl Host for HostSide {
             IpAddr::V4(_) => socket2::Protocol::ICMPV4,
             IpAddr::V6(_) => socket2::Protocol::ICMPV6,
         };
-        let socket = Datagrams::new(family_of, Some(protocol)).map_err(|error| {
+        let socket = self.datagrams(family_of, Some(protocol)).map_err(|error| {
             if !std::mem::replace(&mut self.echo_refused, true) {
                 tracing::warn!(
                     "ping is not available: {error} (net.ipv4.ping_group_range must include a group of this user)"

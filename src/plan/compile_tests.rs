@@ -35,6 +35,8 @@ fn spec() -> RunSpec {
         unmask: Vec::new(),
         network: Network::Builtin(BuiltinNetwork::default()),
         dns: Vec::new(),
+        dns_search: None,
+        dns_options: None,
         add_host: Vec::new(),
         pcap: None,
     }
@@ -116,7 +118,7 @@ fn plan_of_the_default_run() {
 13. populate /dev with the standard devices
 14. mount cgroup2 on /sys/fs/cgroup (ro, nosuid, nodev, noexec)
 15. put a private file at /etc/resolv.conf (20 bytes)
-16. put a private file at /etc/hosts (116 bytes)
+16. put a private file at /etc/hosts (140 bytes)
 17. put a private file at /etc/hostname (10 bytes)
 18. set sysctl net.ipv4.ping_group_range to 0 0
 19. mask /proc/acpi

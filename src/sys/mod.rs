@@ -9,6 +9,7 @@ pub mod child;
 pub mod exec;
 pub mod fd;
 pub mod heap;
+pub mod ip;
 pub mod keyring;
 pub mod mount;
 pub mod process;
