@@ -14,6 +14,7 @@
 #[macro_use]
 mod util;
 
+mod addresses;
 mod audit;
 mod bench;
 mod capacity;

@@ -316,12 +316,13 @@ impl Driver {
     fn udp_errors(&mut self, flow: FlowId) {
         while let Some(FlowSocket::Udp(socket)) = self.host.get(flow) {
             match udp::receive_error(socket.as_fd(), &mut []) {
-                Ok(Some(error)) => {
+                Ok(Some(error)) if error.icmp.is_some() => {
                     let (to, failure) = (error.to, failure(&error));
                     self.stack
                         .datagram_failed(flow, to, failure, &mut self.host);
                 }
-                Ok(None) => {}
+                // One of this host is known since the datagram was not sent.
+                Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return,
             }
@@ -333,7 +334,7 @@ impl Driver {
         let mut sent = [0; 8];
         while let Some(FlowSocket::Echo(socket)) = self.host.get(flow) {
             match udp::receive_error(socket.as_fd(), &mut sent) {
-                Ok(Some(error)) if error.quoted >= sent.len() => {
+                Ok(Some(error)) if error.icmp.is_some() && error.quoted >= sent.len() => {
                     let seq = u16::from_be_bytes([sent[6], sent[7]]);
                     self.stack
                         .echo_failed(flow, seq, failure(&error), &mut self.host);

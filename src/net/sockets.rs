@@ -19,7 +19,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use netstack::{Close, Failure, FlowId, Host, HostError, Io, IpFields};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, sockopt};
 use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
 
 use super::local::LocalAddresses;
@@ -241,11 +241,8 @@ impl HostSide {
             _ => None,
         };
         self.outbox.flush(socket, |flow, to, error| {
-            let error = host_error(&error);
-            // Too long for the path: the error that the kernel has queued says how long.
-            if !matches!(error, HostError::TooLong { .. }) {
-                failures.push((flow, to, Failure { error, from: None }));
-            }
+            let error = send_error(&error, to);
+            failures.push((flow, to, Failure { error, from: None }));
         });
     }
 
@@ -429,7 +426,8 @@ impl Host for HostSide {
         request.extend_from_slice(&[kind, 0, 0, 0, 0, 0]);
         request.extend_from_slice(&seq.to_be_bytes());
         request.extend_from_slice(payload);
-        let to = SockAddr::from(SocketAddr::new(to, 0));
+        let target = SocketAddr::new(to, 0);
+        let to = SockAddr::from(target);
         // The first error may be the socket's pending one, about an earlier request.
         match datagrams
             .socket
@@ -437,9 +435,7 @@ impl Host for HostSide {
             .or_else(|_| datagrams.socket.send_to(&request, &to))
         {
             Ok(_) => Ok(()),
-            // The error that the kernel has queued says how long it may be.
-            Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => Ok(()),
-            Err(error) => Err(host_error(&error)),
+            Err(error) => Err(send_error(&error, target)),
         }
     }
 
@@ -497,6 +493,27 @@ pub(crate) fn failure(queued: &QueuedError) -> Failure {
         error,
         from: queued.offender.map(|offender| offender.ip()),
     }
+}
+
+/// Why a datagram could not be sent.
+fn send_error(error: &io::Error, to: SocketAddr) -> HostError {
+    match host_error(error) {
+        HostError::TooLong { .. } => HostError::TooLong {
+            mtu: path_mtu(to).map_or(0, |mtu| u16::try_from(mtu).unwrap_or(u16::MAX)),
+        },
+        error => error,
+    }
+}
+
+/// The path's MTU as the kernel knows it, bytes; it tells a connected socket.
+fn path_mtu(to: SocketAddr) -> io::Result<u32> {
+    let socket = Socket::new(domain(to.ip()), Type::DGRAM.cloexec(), None)?;
+    socket.connect(&SockAddr::from(to))?;
+    Ok(if to.is_ipv4() {
+        sockopt::ip_mtu(&socket)?
+    } else {
+        sockopt::ipv6_mtu(&socket)?
+    })
 }
 
 /// An OS error in the stack's terms.
