@@ -169,6 +169,11 @@ impl Driver {
         })
     }
 
+    /// Sets the domains that DHCP tells the container to look for names in.
+    pub fn set_search(&mut self, search: Vec<String>) {
+        self.stack.set_search(search);
+    }
+
     /// Captures what passes the link from now on.
     pub fn capture(&mut self, mut capture: Capture) {
         capture.set_vnet_header(self.vnet_header);
