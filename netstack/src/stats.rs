@@ -9,8 +9,14 @@ pub struct Stats {
     pub frames_out: u64,
     /// Frames dropped: malformed, bad checksum, wrong source, unknown protocol.
     pub dropped: u64,
-    /// IP fragments dropped.
+    /// IP fragments from the container.
+    pub fragments_in: u64,
+    /// Packets made of them.
+    pub reassembled: u64,
+    /// IP fragments that came to nothing: malformed, overlapping, or without the rest.
     pub fragments_dropped: u64,
+    /// IP fragments to the container.
+    pub fragments_out: u64,
     /// Flows refused by policy.
     pub denied: u64,
     /// Flows refused because a limit was reached.
@@ -25,6 +31,6 @@ pub struct Stats {
     pub udp_down: u64,
     /// UDP datagrams from a host that the container has not sent to.
     pub udp_filtered: u64,
-    /// UDP datagrams too long for the link.
+    /// UDP datagrams too long for any packet of their IP version.
     pub udp_too_long: u64,
 }

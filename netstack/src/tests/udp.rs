@@ -33,16 +33,22 @@ fn datagrams_of_every_size_on_every_link() {
         let mut w = World::new(link);
         let to = remote(1, 7);
         let largest = usize::from(link.mtu) - 28;
-        for len in [0, 1, 2, 511, 1471, 1472, largest] {
+        for len in [0, 1, 2, 511, 1471, 1472, largest, largest + 1, 65_507] {
             let data = pattern(1, len);
             let flow = sent(&mut w, 1234, to, &data);
             w.datagram(flow, to.into(), &data, 0);
             assert_eq!(w.take(), [seen(to, 1234, &data)]);
         }
         let flow = sent(&mut w, 1234, to, b"x");
-        w.datagram(flow, to.into(), &pattern(1, largest + 1), 0);
+        // From a host that speaks IPv6, which has longer ones.
+        w.datagram(flow, to.into(), &pattern(1, 65_508), 0);
         assert_eq!(w.take(), []);
         assert_eq!(w.stack.stats().udp_too_long, 1);
+        // A super-segment whose datagrams are longer than the link's packets.
+        let data = pattern(2, 60_000);
+        w.datagram(flow, to.into(), &data, 25_000);
+        let each: Vec<_> = data.chunks(25_000).map(|one| seen(to, 1234, one)).collect();
+        assert_eq!(w.take(), each);
         w.assert_works();
     }
 }

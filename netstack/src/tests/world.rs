@@ -90,6 +90,7 @@ pub(super) struct World {
     up: BTreeSet<(Instant, u64, Vec<u8>)>,
     down: BTreeSet<(Instant, u64, Vec<u8>)>,
     sequence: u64,
+    mender: frames::Mender,
     /// What came for the frames made by hand.
     seen: VecDeque<Seen>,
     /// When the stack sent a segment to each port of the container's kernel.
@@ -123,6 +124,7 @@ impl World {
             up: BTreeSet::new(),
             down: BTreeSet::new(),
             sequence: 0,
+            mender: frames::Mender::default(),
             seen: VecDeque::new(),
             spoke: HashMap::new(),
             guest_alive: true,
@@ -296,6 +298,10 @@ impl World {
         let frames: Vec<_> = self.host.frames.drain(..).collect();
         for frame in frames {
             for frame in shim::to_guest(self.link, &frame) {
+                assert!(frame.len() <= frames::ETHERNET + usize::from(self.link.mtu));
+                let Some(frame) = self.mender.add(frame) else {
+                    continue;
+                };
                 let seen = frames::read(&frame);
                 let for_guest = match &seen {
                     Seen::Tcp(tcp) => tcp.to.port() >= FIRST_PORT,
