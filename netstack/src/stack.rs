@@ -81,7 +81,8 @@ impl Stack {
         }
     }
 
-    /// Flows at present, all protocols (a UDP socket counts as one, too).
+    /// Flows at present, all protocols (a UDP socket counts as one, too, but not
+    /// towards the limit).
     pub fn flow_count(&self) -> usize {
         self.flows.len()
     }

@@ -265,7 +265,7 @@ impl World {
         );
         let limits = self.stack.config.limits;
         assert!(self.stack.half_open <= limits.max_half_open);
-        assert!(self.stack.flow_count() <= limits.max_flows);
+        assert!(self.stack.flow_count() <= 2 * limits.max_flows);
         let timed = |key: &FlowKey| key.protocol != Protocol::Tcp && key.remote.is_some();
         if self.stack.flows.ids().iter().any(|(_, key)| timed(key)) {
             assert!(self.stack.next_deadline().is_some(), "no end of a UDP flow");
