@@ -144,7 +144,15 @@ struct Client {
 
 impl Client {
     fn start(who: Who, host: &Host, family: Family, ports: u64, flows: u64) -> Self {
-        let args = ["-i", "--log-level=debug", "--rootfs=/", "--", "/usr/bin/python3", "-c", CLIENT];
+        let args = [
+            "-i",
+            "--log-level=debug",
+            "--rootfs=/",
+            "--",
+            "/usr/bin/python3",
+            "-c",
+            CLIENT,
+        ];
         let (address, port) = (family.far().to_string(), PORT.to_string());
         let numbers = [ports.to_string(), flows.to_string()];
         let words = [&address, &port, &numbers[0], &numbers[1]];

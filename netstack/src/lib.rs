@@ -40,6 +40,7 @@ mod checksum;
 mod config;
 #[allow(dead_code, reason = "not wired in yet")]
 mod dhcp;
+mod dns;
 mod flow;
 #[cfg_attr(not(test), expect(dead_code, reason = "not wired in yet"))]
 mod fragmentation;

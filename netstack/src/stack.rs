@@ -7,6 +7,7 @@ use smoltcp::wire::{EthernetProtocol, IpProtocol};
 
 use crate::arp;
 use crate::config::Config;
+use crate::dns::Forwarder;
 use crate::flow::{Flow, FlowId, FlowTable, Protocol, TimerQueue};
 use crate::host::{Failure, Host, HostError, Readiness};
 use crate::icmp::Unreachable;
@@ -25,6 +26,7 @@ pub struct Stack {
     pub(crate) flows: FlowTable,
     pub(crate) timers: TimerQueue,
     pub(crate) rings: Rings,
+    pub(crate) forwarder: Forwarder,
     pub(crate) stats: Stats,
     /// TCP flows whose host side is being opened.
     pub(crate) half_open: usize,
@@ -38,7 +40,8 @@ pub struct Stack {
 
 impl Stack {
     /// A stack without flows.
-    pub fn new(config: Config) -> Self {
+    pub fn new(mut config: Config) -> Self {
+        let resolvers = std::mem::take(&mut config.resolvers);
         let mask = u32::MAX
             .checked_shl(32 - u32::from(config.prefix_len.min(32)))
             .unwrap_or(0);
@@ -47,6 +50,7 @@ impl Stack {
             flows: FlowTable::new(config.limits.max_flows),
             timers: TimerQueue::default(),
             rings: Rings::new(config.limits.ring_budget),
+            forwarder: Forwarder::new(resolvers, &config.names),
             stats: Stats::default(),
             half_open: 0,
             again: Vec::new(),
@@ -82,9 +86,10 @@ impl Stack {
         self.flows.tcp().any(TcpFlow::is_sending)
     }
 
-    /// Replaces the resolvers of the DNS forwarder.
+    /// Replaces the resolvers of the DNS forwarder. Queries that are open go on with
+    /// those that they began with, until the container repeats them.
     pub fn set_resolvers(&mut self, resolvers: Vec<SocketAddr>) {
-        self.config.resolvers = resolvers;
+        self.forwarder.set_servers(resolvers);
     }
 
     /// A frame from the container, virtio header included when the link has one.
@@ -255,12 +260,13 @@ impl Stack {
     /// ICMP error arrived, or the kernel had no way to send it).
     pub fn datagram_failed<H: Host>(
         &mut self,
+        now: Instant,
         flow: FlowId,
         to: SocketAddr,
         failure: Failure,
         host: &mut H,
     ) {
-        self.udp_failed(flow, to, failure, host);
+        self.udp_failed(now, flow, to, failure, host);
     }
 
     /// An echo request that the flow's ping socket sent came to nothing.
@@ -305,6 +311,7 @@ impl Stack {
             match self.flows.get_mut(id) {
                 Some(Flow::Tcp(_)) => self.tcp_due(now, id, host),
                 Some(Flow::Udp(_)) => self.udp_due(now, id, host),
+                Some(Flow::Dns(_)) => self.dns_due(now, id, host),
                 Some(Flow::Echo(_)) => self.echo_due(now, id, host),
                 Some(Flow::UdpMapping(_)) | None => {}
             }

@@ -121,6 +121,7 @@ impl Driver {
                 allow_link_local: network.allow_link_local,
             },
             resolvers,
+            names: Vec::new(),
             limits: Limits {
                 max_flows: max_flows(network.max_flows),
                 ..Limits::default()
@@ -294,7 +295,7 @@ impl Driver {
                 Ok(Some(error)) => {
                     let (to, failure) = (error.to, failure(&error));
                     self.stack
-                        .datagram_failed(flow, to, failure, &mut self.host);
+                        .datagram_failed(self.now, flow, to, failure, &mut self.host);
                 }
                 Ok(None) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -371,7 +372,7 @@ impl Driver {
         self.host.flush();
         while let Some((flow, to, failure)) = self.host.failure() {
             self.stack
-                .datagram_failed(flow, to, failure, &mut self.host);
+                .datagram_failed(now, flow, to, failure, &mut self.host);
         }
         if let Some(capture) = &mut self.host.capture {
             capture.flush();

@@ -281,7 +281,7 @@ impl Stack {
         }
         let (target, resolver) = match self.judge(Protocol::Tcp, remote, host) {
             Verdict::Host(target) => (target, None),
-            Verdict::Dns => match self.config.resolvers.first() {
+            Verdict::Dns => match self.forwarder.servers().first() {
                 Some(resolver) => (*resolver, Some(1)),
                 None => return refuse(&mut self.link, host, &key, segment),
             },
@@ -363,7 +363,7 @@ impl Stack {
             return;
         }
         if let Some(next) = relay.resolver
-            && let Some(resolver) = self.config.resolvers.get(usize::from(next))
+            && let Some(resolver) = self.forwarder.servers().get(usize::from(next))
         {
             relay.resolver = next.checked_add(1);
             match host.tcp_connect(id, *resolver) {

@@ -52,6 +52,7 @@ pub(super) fn config(link: LinkConfig) -> Config {
         policy: Policy::default(),
         resolvers: RESOLVERS.map(|at| at.parse().unwrap()).to_vec(),
         limits: Limits::default(),
+        names: Vec::new(),
         seed: 0x5eed,
     }
 }
@@ -211,7 +212,7 @@ impl World {
     pub(super) fn datagram_failed(&mut self, flow: FlowId, to: SocketAddr, error: HostError) {
         let failure = Failure { error, from: None };
         self.stack
-            .datagram_failed(flow, to, failure, &mut self.host);
+            .datagram_failed(self.now, flow, to, failure, &mut self.host);
         self.after_call();
         self.carry_down(true);
     }
@@ -532,7 +533,7 @@ impl World {
         self.assert_udp_works(remote(251, 7), remote(251, 7).into());
         self.assert_udp_works(
             SocketAddrV4::new(frames::DNS, 53),
-            self.stack.config.resolvers[0],
+            self.stack.forwarder.servers()[0],
         );
         assert!(self.now - begin <= Duration::from_secs(1));
         self.check();
