@@ -280,6 +280,9 @@ impl Stack {
             usize::from(segment).min(payload.len())
         };
         if dns {
+            if payload.is_empty() {
+                self.stats.dns_unmatched += 1;
+            }
             for message in payload.chunks(single.max(1)) {
                 self.dns_datagram(now, id, from, message, host);
             }

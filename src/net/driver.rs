@@ -373,6 +373,8 @@ impl Driver {
         while let Some((flow, to, failure)) = self.host.failure() {
             self.stack
                 .datagram_failed(now, flow, to, failure, &mut self.host);
+            // A DNS query may have gone to another server for it.
+            self.host.flush();
         }
         if let Some(capture) = &mut self.host.capture {
             capture.flush();

@@ -86,10 +86,6 @@ enum Left {
 }
 
 impl Exchange {
-    pub(super) fn is_empty(&self) -> bool {
-        self.open.is_empty()
-    }
-
     /// Most bytes that it may come to hold.
     pub(super) fn size(&self) -> usize {
         self.open.iter().map(|open| size(open.kept.len())).sum()

@@ -163,7 +163,7 @@ impl<'a> Query<'a> {
             count += 1;
         }
         message.extend_from_slice(opt.as_ref().map_or(&[], |opt| opt.as_slice()));
-        if let Some([a, b, _, _, header @ ..]) = message.first_chunk_mut::<HEADER_LEN>() {
+        if let Some([_, _, a, b, header @ ..]) = message.first_chunk_mut::<HEADER_LEN>() {
             *a = QR | flags & (OPCODE | RD) | if authoritative { AA } else { 0 };
             *b = RA | more & CD | code;
             header[2..4].copy_from_slice(&count.to_be_bytes());

@@ -7,6 +7,7 @@ use smoltcp::iface::SocketHandle;
 use smoltcp::socket::tcp::State;
 use smoltcp::time::{Duration, Instant};
 
+use super::dns;
 use super::frames::{self, ACK, Ip, Seen, Segment, TcpSeen};
 use super::guest::{FIRST_PORT, Guest, Read, remote};
 use super::host::{Closed, Event, FakeHost, Socket};
@@ -530,10 +531,14 @@ impl World {
         let outcome = std::mem::replace(&mut self.host.default_outcome, healthy.default_outcome);
         let begin = self.now;
         self.assert_tcp_works();
-        self.assert_udp_works(remote(251, 7), remote(251, 7).into());
+        let far = remote(251, 7);
+        self.assert_udp_works(far, far.into(), b"question", b"answer");
+        let question = dns::query(1, "works.example", dns::A);
         self.assert_udp_works(
             SocketAddrV4::new(frames::DNS, 53),
             self.stack.forwarder.servers()[0],
+            &question,
+            &dns::answer(&question, 0, b"answer"),
         );
         assert!(self.now - begin <= Duration::from_secs(1));
         self.check();
@@ -569,18 +574,24 @@ impl World {
     }
 
     /// A datagram to `at`, which is `target` for the host, and one back.
-    fn assert_udp_works(&mut self, at: SocketAddrV4, target: SocketAddr) {
+    fn assert_udp_works(
+        &mut self,
+        at: SocketAddrV4,
+        target: SocketAddr,
+        question: &[u8],
+        answer: &[u8],
+    ) {
         let port = self.port();
         let sent = self.host.datagrams.len();
-        self.send(&frames::udp(port, at, b"question"));
+        self.send(&frames::udp(port, at, question));
         let (flow, to, payload) = self.host.datagrams[sent].clone();
-        assert_eq!((to, payload.as_slice()), (target, &b"question"[..]));
+        assert_eq!((to, payload.as_slice()), (target, question));
         self.take();
-        self.datagram(flow, to, b"answer", 0);
+        self.datagram(flow, to, answer, 0);
         let answer = Seen::Udp {
             from: at,
             to: SocketAddrV4::new(frames::GUEST, port),
-            payload: b"answer".to_vec(),
+            payload: answer.to_vec(),
         };
         assert_eq!(self.take(), [answer]);
     }
