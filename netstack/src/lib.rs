@@ -39,6 +39,7 @@ mod arp;
 mod checksum;
 mod config;
 mod dhcp;
+mod dns;
 mod flow;
 mod host;
 mod icmp;

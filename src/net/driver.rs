@@ -134,6 +134,7 @@ impl Driver {
                 allow_link_local: network.allow_link_local,
             },
             resolvers,
+            names: Vec::new(),
             limits: Limits {
                 max_flows: max_flows(network.max_flows),
                 ..Limits::default()
@@ -324,7 +325,7 @@ impl Driver {
                 Ok(Some(error)) if error.icmp.is_some() => {
                     let (to, failure) = (error.to, failure(&error));
                     self.stack
-                        .datagram_failed(flow, to, failure, &mut self.host);
+                        .datagram_failed(self.now, flow, to, failure, &mut self.host);
                 }
                 // One of this host is known since the datagram was not sent.
                 Ok(_) => {}
@@ -402,7 +403,9 @@ impl Driver {
         self.host.flush();
         while let Some((flow, to, failure)) = self.host.failure() {
             self.stack
-                .datagram_failed(flow, to, failure, &mut self.host);
+                .datagram_failed(now, flow, to, failure, &mut self.host);
+            // A DNS query may have gone to another server for it.
+            self.host.flush();
         }
         if let Some(capture) = &mut self.host.capture {
             capture.flush();
