@@ -41,6 +41,8 @@
 mod exchange;
 mod message;
 mod names;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};

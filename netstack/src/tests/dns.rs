@@ -22,7 +22,7 @@ const NOTIMP: u8 = 4;
 const REFUSED: u8 = 5;
 
 /// A query as a client makes it.
-pub(super) fn query(id: u16, name: &str, kind: u16) -> Vec<u8> {
+pub(crate) fn query(id: u16, name: &str, kind: u16) -> Vec<u8> {
     let mut message = id.to_be_bytes().to_vec();
     message.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
     for label in name.split('.') {
@@ -36,7 +36,7 @@ pub(super) fn query(id: u16, name: &str, kind: u16) -> Vec<u8> {
 }
 
 /// An answer to a query without additional records, of which `rest` is all there is.
-pub(super) fn answer(query: &[u8], code: u8, rest: &[u8]) -> Vec<u8> {
+pub(crate) fn answer(query: &[u8], code: u8, rest: &[u8]) -> Vec<u8> {
     let mut message = query.to_vec();
     message[2] |= 0x80;
     message[3] = 0x80 | code;
