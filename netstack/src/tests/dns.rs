@@ -613,6 +613,19 @@ fn servers_of_both_versions() {
     assert_over(&w);
 }
 
+/// What a mapping is found by is no destination, even while it is there.
+#[test]
+fn the_key_of_a_mapping_is_no_destination() {
+    let mut w = with_names();
+    ask(&mut w, 1234, &query(1, "a.example", A));
+    let nowhere = SocketAddrV4::new([0; 4].into(), 0);
+    for name in ["a.example", "host.internal"] {
+        w.send(&frames::udp(1234, nowhere, &query(2, name, A)));
+    }
+    assert_eq!(asked(&mut w), []);
+    assert_eq!(w.take(), []);
+}
+
 /// The client has gone: nothing is kept for it.
 #[test]
 fn a_client_that_is_gone_ends_its_flow() {
