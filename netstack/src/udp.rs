@@ -110,7 +110,11 @@ impl Stack {
             },
         };
         let Some((_, flow)) = self.flows.udp_mut(id) else {
-            return self.dns_inputs(now, key, &datagram, size, host);
+            // Not the mapping of one, whose key can be written into a packet.
+            if self.flows.dns_mut(id).is_some() {
+                self.dns_inputs(now, key, &datagram, size, host);
+            }
+            return;
         };
         flow.last_used = now;
         let (mapping, target) = (flow.mapping, flow.target);

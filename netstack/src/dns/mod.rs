@@ -32,8 +32,9 @@
 //!   something. Each repetition takes these to one server more.
 //! - **The servers may change** ([`Stack::set_resolvers`]) at any time. Open queries go
 //!   on with the servers that they began with; a repetition starts over with the new.
-//! - **Names of our own** ([`crate::Config::names`]) are answered here, with authority.
-//!   Nothing else ever is, but that there is no server: SERVFAIL.
+//! - **Names of our own** ([`crate::Config::names`]) are answered here, with authority,
+//!   and so are their addresses (PTR). Nothing else ever is, but that there is no
+//!   server: SERVFAIL.
 //!
 //! What a container can make us hold is bounded: open queries per port, bytes per
 //! query, and bytes in all ([`MAX_HELD`]).
@@ -41,6 +42,8 @@
 mod exchange;
 mod message;
 mod names;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
@@ -155,10 +158,10 @@ impl Stack {
         if let Some(answer) = own.or_else(|| servers.is_empty().then(unknown)) {
             return self.udp_deliver(forwarder, key.container, &answer, 0, host);
         }
-        let flow = self.flows.find(&key).or_else(|| {
-            self.flows
-                .insert(key, Flow::Dns(Box::new(DnsFlow::default())))
-        });
+        let flow = self
+            .flows
+            .find(&key)
+            .or_else(|| self.flows.insert(key, Flow::Dns(Box::default())));
         let Some(id) = flow else {
             self.stats.over_limit += 1;
             let problem = Problem::Unreachable(Unreachable::Prohibited);

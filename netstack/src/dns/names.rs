@@ -61,8 +61,10 @@ impl Names {
                         .or_insert_with(|| Known::Name(wire.clone()));
                 }
             }
-            let addresses = addresses.iter().map(|address| Octets::from(*address));
-            known.insert(wire, Known::Addresses(addresses.collect()));
+            let none = || Known::Addresses(Vec::new());
+            if let Known::Addresses(list) = known.entry(wire).or_insert_with(none) {
+                list.extend(addresses.iter().map(|address| Octets::from(*address)));
+            }
         }
         Self(known)
     }

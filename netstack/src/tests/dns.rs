@@ -22,7 +22,7 @@ const NOTIMP: u8 = 4;
 const REFUSED: u8 = 5;
 
 /// A query as a client makes it.
-pub(super) fn query(id: u16, name: &str, kind: u16) -> Vec<u8> {
+pub(crate) fn query(id: u16, name: &str, kind: u16) -> Vec<u8> {
     let mut message = id.to_be_bytes().to_vec();
     message.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
     for label in name.split('.') {
@@ -36,7 +36,7 @@ pub(super) fn query(id: u16, name: &str, kind: u16) -> Vec<u8> {
 }
 
 /// An answer to a query without additional records, of which `rest` is all there is.
-pub(super) fn answer(query: &[u8], code: u8, rest: &[u8]) -> Vec<u8> {
+pub(crate) fn answer(query: &[u8], code: u8, rest: &[u8]) -> Vec<u8> {
     let mut message = query.to_vec();
     message[2] |= 0x80;
     message[3] = 0x80 | code;
@@ -611,6 +611,19 @@ fn servers_of_both_versions() {
     w.datagram(flow, at[1], &a, 0);
     assert_eq!(w.take(), [response(1234, &a)]);
     assert_over(&w);
+}
+
+/// What a mapping is found by is no destination, even while it is there.
+#[test]
+fn the_key_of_a_mapping_is_no_destination() {
+    let mut w = with_names();
+    ask(&mut w, 1234, &query(1, "a.example", A));
+    let nowhere = SocketAddrV4::new([0; 4].into(), 0);
+    for name in ["a.example", "host.internal"] {
+        w.send(&frames::udp(1234, nowhere, &query(2, name, A)));
+    }
+    assert_eq!(asked(&mut w), []);
+    assert_eq!(w.take(), []);
 }
 
 /// The client has gone: nothing is kept for it.
