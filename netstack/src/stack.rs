@@ -103,6 +103,11 @@ impl Stack {
         self.forwarder.set_servers(resolvers);
     }
 
+    /// Sets the names that the DNS forwarder answers for itself.
+    pub fn set_names(&mut self, names: Vec<(String, Vec<IpAddr>)>) {
+        self.config.names = names;
+    }
+
     /// Sets the domains that DHCP tells the container to look for names in.
     pub fn set_search(&mut self, search: Vec<String>) {
         self.search = search;

@@ -135,6 +135,7 @@ fn carry_out(spec: &RunSpec, plan: &Plan, resolv_conf: &str) -> Result<u8, Error
         _ => None,
     };
     if let Some(driver) = &mut driver {
+        driver.set_names(plan::own_names(spec));
         let search = spec.dns_search.clone();
         driver.set_search(search.unwrap_or_else(|| search_domains(resolv_conf)));
         if let Some(capture) = capture {

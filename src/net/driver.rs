@@ -1,7 +1,7 @@
 //! Drives the stack from the parent's loop.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -168,6 +168,12 @@ impl Driver {
             echo: Vec::new(),
             again: Vec::new(),
         })
+    }
+
+    /// Sets the names that the DNS forwarder answers for itself: lower case,
+    /// without a dot at the end.
+    pub fn set_names(&mut self, names: Vec<(String, Vec<IpAddr>)>) {
+        self.stack.set_names(names);
     }
 
     /// Sets the domains that DHCP tells the container to look for names in.
