@@ -10,6 +10,7 @@ mod mounts;
 mod names;
 mod network;
 mod paths;
+pub(super) mod publish;
 mod security;
 
 use std::ffi::{OsStr, OsString};
@@ -110,6 +111,8 @@ pub(super) fn validate(args: RunArgs, host: &Host) -> Result<RunSpec, Error> {
         unmask: security.unmask,
         dns: network::dns(&args.dns)?,
         add_host: network::add_host(&args.add_host, &network)?,
+        publish: publish::publish(&args.publish, &network)?,
+        name: args.name.as_deref().map(publish::name).transpose()?,
         network,
         rootfs,
         hostname,

@@ -111,7 +111,7 @@ fn set(network: &mut BuiltinNetwork, key: &str, value: &str) -> Result<(), Strin
 }
 
 /// Digits and nothing else: `from_str` takes a sign too.
-fn number<T: std::str::FromStr>(text: &str) -> Option<T> {
+pub(super) fn number<T: std::str::FromStr>(text: &str) -> Option<T> {
     text.bytes()
         .all(|byte| byte.is_ascii_digit())
         .then(|| text.parse().ok())?
