@@ -10,6 +10,7 @@ pub mod exec;
 pub mod fd;
 pub mod heap;
 pub mod keyring;
+pub mod listen_fds;
 pub mod mount;
 pub mod process;
 pub mod seccomp;
