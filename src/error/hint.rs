@@ -90,7 +90,9 @@ fn find(error: &Error, is_root: bool, sysctl: impl Fn(&str) -> Option<String>) -
         let port = address.port();
         return match source.raw_os_error()? {
             libc::EACCES => {
-                let first = sysctl("net.ipv4.ip_unprivileged_port_start")?.parse().ok()?;
+                let first = sysctl("net.ipv4.ip_unprivileged_port_start")?
+                    .parse()
+                    .ok()?;
                 (port < first).then_some(Hint::PrivilegedPort(first, port))
             }
             libc::EADDRINUSE if port != 0 => Some(Hint::BusyPort(port)),

@@ -22,11 +22,13 @@ mod local;
 mod namespace;
 mod netlink;
 mod outbox;
+mod publish;
 mod sockets;
 mod tap;
 #[cfg(test)]
 mod tests;
 
-pub use driver::Driver;
+pub use driver::{Driver, raise_descriptor_limit};
 pub use ipv6::choose as choose_ipv6;
 pub use namespace::set_up as set_up_namespace;
+pub use publish::{Listener, bind as bind_published};

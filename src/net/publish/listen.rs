@@ -26,6 +26,12 @@ pub struct Listener {
     pub(super) container_port: u16,
 }
 
+impl Listener {
+    pub(crate) fn transport(&self) -> Transport {
+        self.transport
+    }
+}
+
 /// Binds all that `publish` asks for. A socket of `inherited` that is bound where
 /// one of them wants to be is taken in place of a new one.
 ///

@@ -26,11 +26,11 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::time::Duration;
 
 use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
+use netstack::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, acceptfrom_with};
 use slab::Slab;
@@ -38,8 +38,6 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 pub use listen::{Listener, bind};
 use pair::{CLIENT, Pair, Pipes, SERVER, Turn};
-
-use crate::config::Transport;
 
 /// Tokens of listeners and of the sockets of pairs, by their lower half; the upper
 /// half tells users of the same place apart.
@@ -103,7 +101,7 @@ pub(crate) struct Published {
     again: Vec<(usize, u32)>,
     generation: u32,
     /// When to try again what failed for want of descriptors.
-    retry: Option<Duration>,
+    retry: Option<Instant>,
     /// Bytes of pairs that are over.
     moved: [u64; 2],
 }
@@ -178,13 +176,13 @@ impl Published {
     }
 
     /// A request for sockets could not be made.
-    pub(crate) fn not_asked(&mut self, count: usize, now: Duration) {
+    pub(crate) fn not_asked(&mut self, count: usize, now: Instant) {
         self.asked = self.asked.saturating_sub(count);
         self.retry = Some(now + PAUSE);
     }
 
     /// Takes sockets from inside; `asked` is how many there were to be.
-    pub(crate) fn supply(&mut self, asked: usize, sockets: Vec<OwnedFd>, now: Duration) {
+    pub(crate) fn supply(&mut self, asked: usize, sockets: Vec<OwnedFd>, now: Instant) {
         if sockets.len() < asked {
             self.retry = Some(now + PAUSE);
         }
@@ -206,7 +204,7 @@ impl Published {
     }
 
     /// When it has something to do again.
-    pub(crate) fn deadline(&self) -> Option<Duration> {
+    pub(crate) fn deadline(&self) -> Option<Instant> {
         self.retry
     }
 
@@ -227,7 +225,7 @@ impl Published {
     }
 
     /// Takes the next client.
-    pub(crate) fn accept(&mut self, now: Duration) -> Option<Accepted> {
+    pub(crate) fn accept(&mut self, now: Instant) -> Option<Accepted> {
         while self.is_accepting()
             && let Some(&token) = self.ready.front()
         {
@@ -466,7 +464,7 @@ impl Published {
     }
 
     /// Does what is left of the turns before, and takes up again what was put off.
-    pub(crate) fn turn(&mut self, now: Duration) {
+    pub(crate) fn turn(&mut self, now: Instant) {
         if self.retry.is_some_and(|at| at <= now) {
             self.retry = None;
         }

@@ -20,7 +20,9 @@ use std::time::Duration;
 use mio::event::Event;
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
-use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice};
+use rustix::pipe::{
+    PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice,
+};
 use socket2::Socket;
 
 /// Size asked for per pipe, bytes. With less a bulk transfer needs more turns;
@@ -108,15 +110,11 @@ pub(super) struct Pair {
     flows: [Flow; 2],
     /// It stands in the list of those that have more to do.
     pub(super) queued: bool,
-    /// Since when, on the caller's clock.
-    pub(super) since: Duration,
-    /// The container's port.
-    pub(super) port: u16,
 }
 
 impl Pair {
-    /// Joins two connected sockets; `since` is the time.
-    pub(super) fn new(client: Socket, server: Socket, port: u16, since: Duration) -> Self {
+    /// Joins two connected sockets.
+    pub(super) fn new(client: Socket, server: Socket) -> Self {
         Self {
             sockets: [client, server],
             // Their registration makes an event of what is there already.
@@ -126,13 +124,11 @@ impl Pair {
             urgent: [false; 2],
             flows: Default::default(),
             queued: false,
-            since,
-            port,
         }
     }
 
-    pub(super) fn socket(&self, side: usize) -> Option<&Socket> {
-        self.sockets.get(side)
+    pub(super) fn socket(&self, side: usize) -> &Socket {
+        &self.sockets[side]
     }
 
     /// Bytes that have come from each side.
@@ -185,7 +181,7 @@ impl Pair {
     }
 
     /// Makes both ends see a reset when they are closed.
-    pub(super) fn reset(&mut self) {
+    pub(super) fn reset(&self) {
         for socket in &self.sockets {
             reset(socket);
         }
@@ -277,9 +273,8 @@ fn transfer(
 /// pipe.
 fn copy(from: &Socket, to: &Pipe) -> Result<usize, Errno> {
     let mut buffer = [0; PLACE];
-    let (_, count) = rustix::io::retry_on_intr(|| {
-        rustix::net::recv(from, &mut buffer[..], RecvFlags::empty())
-    })?;
+    let (_, count) =
+        rustix::io::retry_on_intr(|| rustix::net::recv(from, &mut buffer[..], RecvFlags::empty()))?;
     let mut rest = buffer.get(..count).unwrap_or_default();
     while !rest.is_empty() {
         // It fits into one place.
