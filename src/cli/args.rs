@@ -107,6 +107,10 @@ pub(super) struct RunArgs {
     /// Print what would be done, in order, and do nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Name of the container, by which `crun-lite port` and `crun-lite net` know
+    /// it [default: our process id]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
     /// Remove the container when it ends (accepted: nothing is ever kept)
     #[arg(long)]
     pub rm: bool,
@@ -224,6 +228,20 @@ pub(super) struct RunArgs {
         help_heading = "Network"
     )]
     pub add_host: Vec<String>,
+    #[allow(
+        rustdoc::broken_intra_doc_links,
+        reason = "the help text of an option, not a link"
+    )]
+    /// Lead ports of the host to the container's; ADDR is one of the host's
+    /// addresses, an IPv6 one in brackets [default: all, IPv4 and IPv6]. Without
+    /// HOST any free port is taken. Ranges (80-89) are of equal length
+    #[arg(
+        short = 'p',
+        long,
+        value_name = "[[ADDR:]HOST:]CONTAINER[/tcp|udp]",
+        help_heading = "Network"
+    )]
+    pub publish: Vec<String>,
 
     /// Write what passes the container's network link to a file that tcpdump and
     /// Wireshark read. A file of BYTES [default: 100m; at least 128k] becomes

@@ -3,6 +3,7 @@
 //! Everything here is plain data. Nothing has been opened, created or changed
 //! when a [`RunSpec`] exists, but everything that can be checked has been.
 
+mod publish;
 mod resolv_conf;
 
 use std::ffi::OsString;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+pub use publish::{Publish, Transport};
 pub use resolv_conf::{NameServer, nameservers, search_domains};
 
 /// One `crun-lite run`, validated.
@@ -65,6 +67,10 @@ pub struct RunSpec {
     pub dns_options: Option<Vec<String>>,
     /// `--add-host NAME:ADDR`.
     pub add_host: Vec<(String, IpAddr)>,
+    /// `--publish`, in the order given; no two ask for one port of the host.
+    pub publish: Vec<Publish>,
+    /// `--name`; `None` is our process id.
+    pub name: Option<String>,
     /// `--pcap`; only with a network of our own.
     pub pcap: Option<Pcap>,
 }

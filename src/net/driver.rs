@@ -1,9 +1,11 @@
 //! Drives the stack from the parent's loop.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
+
+mod inbound;
 
 use mio::event::Event;
 use mio::unix::SourceFd;
@@ -18,6 +20,7 @@ use super::local::LocalAddresses;
 use super::namespace::GATEWAY_MAC;
 use super::outbound::Outbounds;
 use super::pcap::Capture;
+use super::publish::{self, Published};
 use super::resolvers::Resolvers;
 use super::sockets::{FlowSocket, HostSide, failure, read_echo};
 use super::tap;
@@ -36,6 +39,13 @@ const TURN_BATCHES: usize = 4;
 const RESERVED_FDS: u64 = 64;
 /// Most flows, whatever the limit on descriptors.
 const MAX_FLOWS: u64 = 131_072;
+
+/// The container's addresses.
+#[derive(Debug)]
+struct Container {
+    v4: Ipv4Addr,
+    v6: Option<Ipv6Addr>,
+}
 
 /// The network of one container. Tokens from the first one it was given on are
 /// its own; it lives on the caller's event loop.
@@ -61,6 +71,9 @@ pub struct Driver {
     echo: Vec<u8>,
     /// Datagram sockets that had their turn and may hold more.
     again: Vec<FlowId>,
+    published: Published,
+    /// Where clients of the host are led to, the preferred first.
+    container: Container,
 }
 
 impl Driver {
@@ -117,6 +130,10 @@ impl Driver {
         let registry = registry
             .try_clone()
             .map_err(failed("share the event loop"))?;
+        let published = registry
+            .try_clone()
+            .map(Published::new)
+            .map_err(failed("share the event loop"))?;
         let mut seed = [0; 8];
         getrandom(&mut seed, GetRandomFlags::empty())
             .map_err(|error| Error::host("get random numbers", error))?;
@@ -167,6 +184,11 @@ impl Driver {
             inbox: Inbox::default(),
             echo: Vec::new(),
             again: Vec::new(),
+            published,
+            container: Container {
+                v4: network.container(),
+                v6: network.container6(),
+            },
         })
     }
 
@@ -195,10 +217,11 @@ impl Driver {
 
     /// How long the loop may sleep; `None` until there is an event.
     pub fn timeout(&mut self) -> Option<Duration> {
-        if self.link_readable || !self.again.is_empty() {
+        if self.link_readable || !self.again.is_empty() || self.published.has_work() {
             return Some(Duration::ZERO);
         }
-        let deadline = self.stack.next_deadline()?;
+        let deadlines = [self.stack.next_deadline(), self.published.deadline()];
+        let deadline = deadlines.into_iter().flatten().min()?;
         let now = self.now;
         if deadline <= now {
             return Some(Duration::ZERO);
@@ -214,7 +237,11 @@ impl Driver {
     /// How long the loop should look for events before it sleeps; `None`: never,
     /// and nobody needs to know how long it slept.
     pub fn busy_poll(&mut self) -> Option<Duration> {
-        self.busy_poll.window(&self.stack.stats())
+        let mut stats = self.stack.stats();
+        let [up, down] = self.published.moved();
+        stats.tcp_bytes_up += up;
+        stats.tcp_bytes_down += down;
+        self.busy_poll.window(&stats)
     }
 
     /// The loop has waited this long for an event.
@@ -229,7 +256,7 @@ impl Driver {
 
     /// Whether a connection of the container still has something on its way out.
     pub fn is_sending(&self) -> bool {
-        self.stack.is_sending()
+        self.stack.is_sending() || self.published.is_sending()
     }
 
     /// An event with one of our tokens.
@@ -245,6 +272,8 @@ impl Driver {
             }
         } else if token == self.monitor_token {
             self.host.addresses_changed();
+        } else if publish::owns(token) {
+            self.published.note(event);
         } else if let Some(flow) = self.host.flow_of(token) {
             self.flow_ready(flow, event);
         }
@@ -385,6 +414,8 @@ impl Driver {
         for flow in std::mem::take(&mut self.again) {
             self.udp_ready(self.now, flow);
         }
+        self.published.turn(self.now);
+        self.accept_turn();
         let (mut frames, mut bytes) = (0, 0);
         while self.link_readable && frames < TURN_FRAMES && bytes < TURN_BYTES {
             let link = self.host.link();
@@ -432,21 +463,23 @@ fn link_gone(source: io::Error) -> Error {
     Error::host("read the container's network link", source)
 }
 
-/// As many flows as descriptors allow; the soft limit is raised to the hard one.
-fn max_flows(wanted: Option<usize>) -> usize {
+/// Raises the soft limit on open files to the hard one, where it can be; the limit.
+pub fn raise_descriptor_limit() -> Option<u64> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,
         maximum: limit.maximum,
     };
-    let limit = if setrlimit(Resource::Nofile, raised).is_ok() {
-        raised
-    } else {
-        limit
-    };
-    let fds = limit
-        .current
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => raised.current,
+        Err(_) => limit.current,
+    }
+}
+
+/// As many flows as descriptors allow.
+fn max_flows(wanted: Option<usize>) -> usize {
+    let fds = raise_descriptor_limit()
         .unwrap_or(MAX_FLOWS)
         .min(MAX_FLOWS)
         .saturating_sub(RESERVED_FDS);

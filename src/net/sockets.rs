@@ -199,6 +199,26 @@ impl HostSide {
         Ok(())
     }
 
+    /// Takes the socket of a client that a published port has accepted.
+    pub(crate) fn add_accepted(&mut self, flow: FlowId, socket: Socket) -> Result<(), HostError> {
+        self.add(
+            flow,
+            FlowSocket::Tcp(socket, false),
+            Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY,
+        )
+    }
+
+    /// Takes the socket of a published UDP port.
+    pub(crate) fn add_published(&mut self, flow: FlowId, socket: Socket) -> Result<(), HostError> {
+        let v4 = socket.domain().is_ok_and(|domain| domain == Domain::IPV4);
+        // Wishes, as for any datagram socket.
+        let _ = udp::enable_errors(socket.as_fd(), v4);
+        let _ = socket.set_recv_buffer_size(UDP_RECEIVE_BUFFER);
+        let _ = udp::enable_gro(socket.as_fd());
+        let datagrams = Datagrams::bound(socket, v4);
+        self.add(flow, FlowSocket::Udp(datagrams), Interest::READABLE)
+    }
+
     fn remove(&mut self, flow: FlowId) -> Option<FlowSocket> {
         self.get(flow)?;
         self.table
