@@ -139,6 +139,7 @@ fn stack(link: LinkConfig) -> Stack {
         link,
         policy: Policy::default(),
         resolvers: Vec::new(),
+        names: Vec::new(),
         limits: Limits {
             max_flows: 200_000,
             ..Limits::default()

@@ -1,6 +1,6 @@
 //! What a stack is built with.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::policy::Policy;
 
@@ -25,6 +25,9 @@ pub struct Config {
     pub policy: Policy,
     /// Where DNS queries go, in order of preference.
     pub resolvers: Vec<SocketAddr>,
+    /// Names that the DNS forwarder answers itself, lower case and without the dot at
+    /// the end, with their addresses; an address leads back to the first of its names.
+    pub names: Vec<(String, Vec<IpAddr>)>,
     /// Bounds.
     pub limits: Limits,
     /// Seed of initial sequence numbers and IP identifications; from a CSPRNG

@@ -18,9 +18,9 @@
 //!
 //! ```text
 //!            frames                      Host calls
-//! container <------> link > ip > { arp, ndp, icmp, udp, tcp } <------> sockets
-//!                                 |     one flow table     |
-//!                                 '---- policy, timers ----'
+//! container <----> link > ip > { arp, ndp, icmp, udp, dns, tcp } <----> sockets
+//!                              |       one flow table        |
+//!                              '------ policy, timers -------'
 //! ```
 //!
 //! Payload is lent, not copied: a UDP datagram to [`Host::udp_send`] and the
@@ -39,6 +39,7 @@ mod arp;
 mod checksum;
 mod config;
 mod dhcp;
+mod dns;
 mod flow;
 mod host;
 mod icmp;

@@ -7,6 +7,7 @@ use smoltcp::wire::{EthernetProtocol, IpProtocol};
 
 use crate::arp;
 use crate::config::Config;
+use crate::dns::Forwarder;
 use crate::flow::{Flow, FlowId, FlowTable, Protocol, TimerQueue};
 use crate::host::{Failure, Host, HostError, Readiness};
 use crate::icmp::{Problem, Unreachable};
@@ -27,6 +28,7 @@ pub struct Stack {
     pub(crate) flows: FlowTable,
     pub(crate) timers: TimerQueue,
     pub(crate) rings: Rings,
+    pub(crate) forwarder: Forwarder,
     pub(crate) stats: Stats,
     /// TCP flows whose host side is being opened.
     pub(crate) half_open: usize,
@@ -44,7 +46,8 @@ pub struct Stack {
 
 impl Stack {
     /// A stack without flows.
-    pub fn new(config: Config) -> Self {
+    pub fn new(mut config: Config) -> Self {
+        let resolvers = std::mem::take(&mut config.resolvers);
         let mask = u32::MAX
             .checked_shl(32 - u32::from(config.prefix_len.min(32)))
             .unwrap_or(0);
@@ -53,6 +56,7 @@ impl Stack {
             flows: FlowTable::new(config.limits.max_flows),
             timers: TimerQueue::default(),
             rings: Rings::new(config.limits.ring_budget),
+            forwarder: Forwarder::new(resolvers, &config.names),
             stats: Stats::default(),
             half_open: 0,
             again: Vec::new(),
@@ -93,9 +97,15 @@ impl Stack {
         self.flows.tcp().any(TcpFlow::is_sending)
     }
 
-    /// Replaces the resolvers of the DNS forwarder.
+    /// Replaces the resolvers of the DNS forwarder. Queries that are open go on with
+    /// those that they began with, until the container repeats them.
     pub fn set_resolvers(&mut self, resolvers: Vec<SocketAddr>) {
-        self.config.resolvers = resolvers;
+        self.forwarder.set_servers(resolvers);
+    }
+
+    /// Sets the names that the DNS forwarder answers for itself.
+    pub fn set_names(&mut self, names: Vec<(String, Vec<IpAddr>)>) {
+        self.config.names = names;
     }
 
     /// Sets the domains that DHCP tells the container to look for names in.
@@ -370,12 +380,13 @@ impl Stack {
     /// ICMP error arrived, or the kernel had no way to send it).
     pub fn datagram_failed<H: Host>(
         &mut self,
+        now: Instant,
         flow: FlowId,
         to: SocketAddr,
         failure: Failure,
         host: &mut H,
     ) {
-        self.udp_failed(flow, to, failure, host);
+        self.udp_failed(now, flow, to, failure, host);
     }
 
     /// An echo request that the flow's ping socket sent came to nothing.
@@ -424,6 +435,7 @@ impl Stack {
             match self.flows.get_mut(id) {
                 Some(Flow::Tcp(_)) => self.tcp_due(now, id, host),
                 Some(Flow::Udp(_)) => self.udp_due(now, id, host),
+                Some(Flow::Dns(_)) => self.dns_due(now, id, host),
                 Some(Flow::Echo(_)) => self.echo_due(now, id, host),
                 Some(Flow::UdpMapping(_)) | None => {}
             }

@@ -31,6 +31,8 @@ pub struct Stats {
     pub udp_down: u64,
     /// UDP datagrams from a host that the container has not sent to.
     pub udp_filtered: u64,
+    /// Datagrams to the DNS forwarder that answer no query.
+    pub dns_unmatched: u64,
     /// UDP datagrams too long for any packet of their IP version.
     pub udp_too_long: u64,
 }

@@ -9,9 +9,8 @@
 //! A flow lives 30 s after its last datagram, 120 s once it has been two-way
 //! (as Linux's conntrack); the socket goes with its last flow.
 //!
-//! Queries to the DNS forwarder use a mapping apart, because their remote is
-//! shown as the forwarder's address; it ends as soon as every query has been
-//! answered. A client that repeats an unanswered query is sent to the next resolver.
+//! Queries to the DNS forwarder ([`crate::dns`]) use mappings apart, because their
+//! remote is shown as the forwarder's address.
 //!
 //! A published port is a mapping whose socket the owner has bound; it has no key,
 //! since several may lead to one port of the container, and stays without flows.
@@ -45,11 +44,6 @@ const MAX_SEGMENTS: usize = 128;
 const ONE_WAY_IDLE: Duration = Duration::from_secs(30);
 /// Idle time of a flow that has been answered.
 const TWO_WAY_IDLE: Duration = Duration::from_secs(120);
-/// A query that follows an unanswered one after this long is a repetition;
-/// before, it is another question (A and AAAA are asked for at once).
-const DNS_PATIENCE: Duration = Duration::from_secs(1);
-/// How long a DNS query may stay unanswered.
-const DNS_IDLE: Duration = Duration::from_secs(15);
 
 /// The host socket of one container address and port.
 #[derive(Debug)]
@@ -69,21 +63,14 @@ pub(crate) struct UdpFlow {
     target: SocketAddr,
     last_used: Instant,
     two_way: bool,
-    dns: Option<DnsExchange>,
-}
-
-#[derive(Debug, Default)]
-struct DnsExchange {
-    unanswered: usize,
-    resolver: usize,
 }
 
 impl UdpFlow {
     fn expires(&self) -> Instant {
-        let idle = match (&self.dns, self.two_way) {
-            (Some(_), _) => DNS_IDLE,
-            (None, false) => ONE_WAY_IDLE,
-            (None, true) => TWO_WAY_IDLE,
+        let idle = if self.two_way {
+            TWO_WAY_IDLE
+        } else {
+            ONE_WAY_IDLE
         };
         self.last_used + idle
     }
@@ -109,39 +96,31 @@ impl Stack {
             (packet.source, datagram.source_port).into(),
             (packet.destination, datagram.destination_port).into(),
         );
-        let id = match self.flows.find(&key) {
-            Some(id) => id,
-            None => match self.udp_open(now, key, packet, host) {
-                Some(id) => id,
-                None => return,
-            },
-        };
-        let Some((_, flow)) = self.flows.udp_mut(id) else {
-            return;
-        };
-        if let Some(dns) = &mut flow.dns {
-            if dns.unanswered > 0 && now >= flow.last_used + DNS_PATIENCE {
-                // The next resolver may know; the last one is given up.
-                dns.unanswered = 0;
-                dns.resolver = (dns.resolver + 1) % self.config.resolvers.len().max(1);
-                if let Some(next) = self.config.resolvers.get(dns.resolver) {
-                    flow.target = *next;
-                }
-            }
-            dns.unanswered = dns
-                .unanswered
-                .saturating_add(datagrams(datagram.payload.len(), segment));
-        }
-        flow.last_used = now;
-        let (mapping, target) = (flow.mapping, flow.target);
-        if packet.hop_limit <= 1 && !self.is_ours(packet.destination) {
-            return self.problem(packet.whole, Problem::HopLimit, None, host);
-        }
         let size = if segment == 0 {
             datagram.payload.len().max(1)
         } else {
             usize::from(segment)
         };
+        let id = match self.flows.find(&key) {
+            Some(id) => id,
+            None => match self.udp_open(now, key, packet, host) {
+                Some(Opened::Flow(id)) => id,
+                Some(Opened::Dns) => return self.dns_inputs(now, key, &datagram, size, host),
+                None => return,
+            },
+        };
+        let Some((_, flow)) = self.flows.udp_mut(id) else {
+            // Not the mapping of one, whose key can be written into a packet.
+            if self.flows.dns_mut(id).is_some() {
+                self.dns_inputs(now, key, &datagram, size, host);
+            }
+            return;
+        };
+        flow.last_used = now;
+        let (mapping, target) = (flow.mapping, flow.target);
+        if packet.hop_limit <= 1 && !self.is_ours(packet.destination) {
+            return self.problem(packet.whole, Problem::HopLimit, None, host);
+        }
         let fields = packet.fields(size);
         let mut rest = datagram.payload;
         for _ in 0..MAX_SEGMENTS {
@@ -168,18 +147,12 @@ impl Stack {
         key: FlowKey,
         packet: &ip::Packet<'_>,
         host: &mut H,
-    ) -> Option<FlowId> {
+    ) -> Option<Opened> {
         let whole = packet.whole;
         let remote = key.remote?;
-        let (target, dns) = match self.judge(Protocol::Udp, remote, host) {
-            Verdict::Host(target) => (target, None),
-            Verdict::Dns => match self.config.resolvers.first() {
-                Some(resolver) => (*resolver, Some(DnsExchange::default())),
-                None => {
-                    self.unreachable(whole, Unreachable::Port, host);
-                    return None;
-                }
-            },
+        let target = match self.judge(Protocol::Udp, remote, host) {
+            Verdict::Host(target) => target,
+            Verdict::Dns => return Some(Opened::Dns),
             Verdict::Closed => {
                 self.unreachable(whole, Unreachable::Port, host);
                 return None;
@@ -189,8 +162,7 @@ impl Stack {
                 return None;
             }
         };
-        let Some(mapping) = self.udp_mapping(key.container, target.ip(), dns.is_some(), host)
-        else {
+        let Some(mapping) = self.udp_mapping(key.container, target.ip(), false, host) else {
             self.stats.over_limit += 1;
             self.unreachable(whole, Unreachable::Prohibited, host);
             return None;
@@ -200,7 +172,6 @@ impl Stack {
             target,
             last_used: now,
             two_way: false,
-            dns,
         };
         let expires = flow.expires();
         let id = self.flows.insert(key, Flow::Udp(flow));
@@ -215,11 +186,28 @@ impl Stack {
                 self.unreachable(whole, Unreachable::Prohibited, host);
             }
         }
-        id
+        id.map(Opened::Flow)
+    }
+
+    /// Queries of the container, each of `size` bytes but the last.
+    fn dns_inputs<H: Host>(
+        &mut self,
+        now: Instant,
+        key: FlowKey,
+        datagram: &Received<'_>,
+        size: usize,
+        host: &mut H,
+    ) {
+        if datagram.payload.is_empty() {
+            self.stats.dropped += 1;
+        }
+        for message in datagram.payload.chunks(size).take(MAX_SEGMENTS) {
+            self.dns_input(now, key, message, host);
+        }
     }
 
     /// The host socket that serves `container`, opened when there is none.
-    fn udp_mapping<H: Host>(
+    pub(crate) fn udp_mapping<H: Host>(
         &mut self,
         container: SocketAddr,
         family_of: IpAddr,
@@ -250,7 +238,7 @@ impl Stack {
     }
 
     /// Gives up one flow's share of a mapping, or only looks whether it has any.
-    fn udp_release<H: Host>(&mut self, id: FlowId, one_flow: bool, host: &mut H) {
+    pub(crate) fn udp_release<H: Host>(&mut self, id: FlowId, one_flow: bool, host: &mut H) {
         let Some((_, mapping)) = self.flows.mapping_mut(id) else {
             return;
         };
@@ -291,6 +279,20 @@ impl Stack {
                 return;
             }
         };
+        let single = if segment == 0 {
+            payload.len()
+        } else {
+            usize::from(segment).min(payload.len())
+        };
+        if dns {
+            if payload.is_empty() {
+                self.stats.dns_unmatched += 1;
+            }
+            for message in payload.chunks(single.max(1)) {
+                self.dns_datagram(now, id, from, message, host);
+            }
+            return;
+        }
         let Some((_, flow)) = self.flows.udp_mut(id) else {
             return;
         };
@@ -305,23 +307,25 @@ impl Stack {
         let Some((_, flow)) = self.flows.udp_mut(id) else {
             return;
         };
-        if flow.dns.is_some() {
-            if !self.config.resolvers.contains(&from) {
-                self.stats.udp_filtered += 1;
-                return;
-            }
-        } else if flow.target != from {
+        if flow.target != from {
             self.stats.udp_filtered += 1;
             return;
         }
         flow.last_used = now;
         flow.two_way = true;
-        let done = flow.dns.as_mut().is_some_and(|dns| {
-            dns.unanswered = dns
-                .unanswered
-                .saturating_sub(datagrams(payload.len(), segment));
-            dns.unanswered == 0
-        });
+        self.udp_deliver(remote, key.container, payload, segment, host);
+    }
+
+    /// Sends the container what `remote` has sent, in datagrams of `segment` bytes
+    /// unless that is 0.
+    pub(crate) fn udp_deliver<H: Host>(
+        &mut self,
+        remote: SocketAddr,
+        container: SocketAddr,
+        payload: &[u8],
+        segment: u16,
+        host: &mut H,
+    ) {
         let single = if segment == 0 {
             payload.len()
         } else {
@@ -330,7 +334,7 @@ impl Stack {
         let headers = ip::header_len(remote.ip()) + HEADER_LEN;
         if single + headers > usize::from(self.link.config.mtu) {
             for one in payload.chunks(single) {
-                if self.udp_emit_complete(remote, key.container, one, host) {
+                if self.udp_emit_complete(remote, container, one, host) {
                     self.stats.udp_down += 1;
                 } else {
                     self.stats.udp_too_long += 1;
@@ -338,18 +342,15 @@ impl Stack {
             }
         } else if segment == 0 || payload.len() <= single {
             self.stats.udp_down += 1;
-            self.udp_emit(remote, key.container, payload, 0, host);
+            self.udp_emit(remote, container, payload, 0, host);
         } else if self.link.config.uso {
             self.stats.udp_down += payload.len().div_ceil(single) as u64;
-            self.udp_emit(remote, key.container, payload, segment, host);
+            self.udp_emit(remote, container, payload, segment, host);
         } else {
             for one in payload.chunks(single) {
                 self.stats.udp_down += 1;
-                self.udp_emit(remote, key.container, one, 0, host);
+                self.udp_emit(remote, container, one, 0, host);
             }
-        }
-        if done {
-            self.udp_remove(id, host);
         }
     }
 
@@ -415,14 +416,13 @@ impl Stack {
     /// that its own kernel would have got.
     pub(crate) fn udp_failed<H: Host>(
         &mut self,
+        now: Instant,
         mapping: FlowId,
         to: SocketAddr,
         failure: Failure,
         host: &mut H,
     ) {
-        let Some(problem) = Problem::of(failure.error) else {
-            return;
-        };
+        let problem = Problem::of(failure.error);
         let Some((key, state)) = self.flows.mapping_mut(mapping) else {
             return;
         };
@@ -430,15 +430,16 @@ impl Stack {
         let Some(remote) = self.shown_as(dns, key.container, to) else {
             return;
         };
-        if self
-            .flows
-            .find(&FlowKey::new(Protocol::Udp, key.container, remote))
-            .is_none()
-        {
+        let flow = FlowKey::new(Protocol::Udp, key.container, remote);
+        let Some(id) = self.flows.find(&flow) else {
             return;
+        };
+        if dns {
+            return self.dns_failed(now, id, to, problem, host);
         }
-        // A resolver is not to be known, and a far end goes by what it is known as.
-        let from = if dns || failure.from == Some(to.ip()) {
+        let Some(problem) = problem else { return };
+        // A far end goes by what it is known as.
+        let from = if failure.from == Some(to.ip()) {
             Some(remote.ip())
         } else {
             failure.from
@@ -450,10 +451,13 @@ impl Stack {
 
     /// The container has no taker for what a remote sends.
     pub(crate) fn udp_unwanted<H: Host>(&mut self, key: &FlowKey, host: &mut H) {
-        if let Some(id) = self.flows.find(key)
-            && self.flows.udp_mut(id).is_some()
-        {
+        let Some(id) = self.flows.find(key) else {
+            return;
+        };
+        if self.flows.udp_mut(id).is_some() {
             self.udp_remove(id, host);
+        } else {
+            self.dns_remove(id, host);
         }
     }
 
@@ -490,7 +494,6 @@ impl Stack {
             target: from,
             last_used: now,
             two_way: false,
-            dns: None,
         };
         let expires = flow.expires();
         let Some(id) = self.flows.insert(key, Flow::Udp(flow)) else {
@@ -502,7 +505,7 @@ impl Stack {
         Some(id)
     }
 
-    fn udp_join(&mut self, mapping: FlowId) {
+    pub(crate) fn udp_join(&mut self, mapping: FlowId) {
         if let Some((_, mapping)) = self.flows.mapping_mut(mapping) {
             mapping.flows += 1;
         }
@@ -543,15 +546,6 @@ impl Stack {
     }
 }
 
-/// How many datagrams of `segment` bytes (0: one of any length) are in `len`.
-fn datagrams(len: usize, segment: u16) -> usize {
-    if segment == 0 {
-        1
-    } else {
-        len.div_ceil(usize::from(segment)).max(1)
-    }
-}
-
 /// The key of the mapping that asks the resolvers of one IP version. Never the key
 /// of a flow: port 0 of the forwarder can not be opened.
 fn dns_mapping_key(container: SocketAddr, resolver: IpAddr) -> FlowKey {
@@ -560,6 +554,12 @@ fn dns_mapping_key(container: SocketAddr, resolver: IpAddr) -> FlowKey {
         IpAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
     };
     FlowKey::new(Protocol::Udp, container, (unspecified, 0).into())
+}
+
+/// Who takes what a new flow sends.
+enum Opened {
+    Flow(FlowId),
+    Dns,
 }
 
 pub(crate) struct Received<'a> {

@@ -110,8 +110,8 @@ pub(super) fn validate(args: RunArgs, host: &Host) -> Result<RunSpec, Error> {
         mask: security.mask,
         unmask: security.unmask,
         dns: network::dns(&args.dns)?,
-        dns_search: network::dns_search(&args.dns_search)?,
-        dns_options: network::dns_options(&args.dns_option)?,
+        dns_search: network::dns_search(&args.dns_search, &network)?,
+        dns_options: network::dns_options(&args.dns_option, &network)?,
         add_host: network::add_host(&args.add_host, &network)?,
         pcap: args
             .pcap

@@ -11,7 +11,7 @@ use mio::{Events, Poll};
 use super::args::{LogFormat, RunArgs};
 use super::options::{self, Host};
 use super::output;
-use crate::config::{Network, RootFs, RunSpec};
+use crate::config::{Network, RootFs, RunSpec, search_domains};
 use crate::container::{self, SpawnIo, Supervisor};
 use crate::error::Error;
 use crate::net::{self, Capture, Driver};
@@ -134,8 +134,13 @@ fn carry_out(spec: &RunSpec, plan: &Plan, resolv_conf: &str) -> Result<u8, Error
         }
         _ => None,
     };
-    if let (Some(driver), Some(capture)) = (&mut driver, capture) {
-        driver.capture(capture);
+    if let Some(driver) = &mut driver {
+        driver.set_names(plan::own_names(spec));
+        let search = spec.dns_search.clone();
+        driver.set_search(search.unwrap_or_else(|| search_domains(resolv_conf)));
+        if let Some(capture) = capture {
+            driver.capture(capture);
+        }
     }
     // The link has somebody to listen to it: nothing else has to be waited for.
     prepared.release()?;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-pub use resolv_conf::{NameServer, nameservers};
+pub use resolv_conf::{NameServer, nameservers, search_domains};
 
 /// One `crun-lite run`, validated.
 #[derive(Debug, Clone, Serialize)]

@@ -52,6 +52,19 @@ pub fn nameservers(text: &str) -> Vec<NameServer> {
         .collect()
 }
 
+/// The domains that names are looked for in: those of the last `search` or `domain`
+/// line.
+pub fn search_domains(text: &str) -> Vec<String> {
+    let mut domains = Vec::new();
+    for line in text.lines() {
+        let mut words = line.split_ascii_whitespace();
+        if let Some("search" | "domain") = words.next() {
+            domains = words.map(str::to_owned).collect();
+        }
+    }
+    domains
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,5 +75,13 @@ mod tests {
                     nameserver bad\nsearch a.example\noptions edns0\nnameserver\n";
         let servers: Vec<String> = nameservers(text).iter().map(ToString::to_string).collect();
         assert_eq!(servers, ["127.0.0.53", "::1", "fe80::1%eth0"]);
+    }
+
+    #[test]
+    fn the_last_search_line_counts() {
+        assert_eq!(search_domains("nameserver 127.0.0.1\n"), [""; 0]);
+        let text = "domain a.example\n search b.example c.example\nsearches d\n#search e\n";
+        assert_eq!(search_domains(text), ["b.example", "c.example"]);
+        assert_eq!(search_domains("search a\nsearch\n"), [""; 0]);
     }
 }

@@ -1,7 +1,7 @@
 //! Drives the stack from the parent's loop.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -134,6 +134,7 @@ impl Driver {
                 allow_link_local: network.allow_link_local,
             },
             resolvers,
+            names: Vec::new(),
             limits: Limits {
                 max_flows: max_flows(network.max_flows),
                 ..Limits::default()
@@ -167,6 +168,17 @@ impl Driver {
             echo: Vec::new(),
             again: Vec::new(),
         })
+    }
+
+    /// Sets the names that the DNS forwarder answers for itself: lower case,
+    /// without a dot at the end.
+    pub fn set_names(&mut self, names: Vec<(String, Vec<IpAddr>)>) {
+        self.stack.set_names(names);
+    }
+
+    /// Sets the domains that DHCP tells the container to look for names in.
+    pub fn set_search(&mut self, search: Vec<String>) {
+        self.stack.set_search(search);
     }
 
     /// Captures what passes the link from now on.
@@ -319,7 +331,7 @@ impl Driver {
                 Ok(Some(error)) if error.icmp.is_some() => {
                     let (to, failure) = (error.to, failure(&error));
                     self.stack
-                        .datagram_failed(flow, to, failure, &mut self.host);
+                        .datagram_failed(self.now, flow, to, failure, &mut self.host);
                 }
                 // One of this host is known since the datagram was not sent.
                 Ok(_) => {}
@@ -397,7 +409,9 @@ impl Driver {
         self.host.flush();
         while let Some((flow, to, failure)) = self.host.failure() {
             self.stack
-                .datagram_failed(flow, to, failure, &mut self.host);
+                .datagram_failed(now, flow, to, failure, &mut self.host);
+            // A DNS query may have gone to another server for it.
+            self.host.flush();
         }
         if let Some(capture) = &mut self.host.capture {
             capture.flush();

@@ -32,6 +32,7 @@ mod tests;
 
 pub use driver::Driver;
 pub use ipv6::choose as choose_ipv6;
+pub(crate) use namespace::GATEWAY_MAC;
 pub use namespace::set_up as set_up_namespace;
 pub use outbound::check as check_outbound;
 pub use pcap::Capture;

@@ -1,12 +1,12 @@
 //! The files of `/etc` that describe the container's own network.
 
 use std::fmt::Write;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::config::{NameServer, Network, RunSpec, nameservers};
 
 /// The container's names for the host: podman's, and ours.
-pub const HOST_NAMES: [&str; 2] = ["host.containers.internal", "host.crun-lite.internal"];
+const HOST_NAMES: [&str; 2] = ["host.containers.internal", "host.crun-lite.internal"];
 
 /// Content of the private files that are put over the root filesystem's.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -60,6 +60,25 @@ impl EtcFiles {
             hostname: format!("{}\n", spec.hostname).into_bytes(),
         }
     }
+}
+
+/// The names that a container has for itself and for the host, with their
+/// addresses, for whoever asks by DNS. What `--add-host` names is left to it.
+pub fn own_names(spec: &RunSpec) -> Vec<(String, Vec<IpAddr>)> {
+    let Network::Builtin(net) = &spec.network else {
+        return Vec::new();
+    };
+    let both = |v4: Ipv4Addr, v6: Option<Ipv6Addr>| -> Vec<IpAddr> {
+        [v4.into()].into_iter().chain(v6.map(IpAddr::V6)).collect()
+    };
+    let container = both(net.container(), net.container6());
+    let gateway = both(net.gateway(), net.gateway6());
+    [(spec.hostname.as_str(), container)]
+        .into_iter()
+        .chain(HOST_NAMES.map(|name| (name, gateway.clone())))
+        .filter(|(name, _)| !spec.add_host.iter().any(|(given, _)| given == name))
+        .map(|(name, addresses)| (name.to_ascii_lowercase(), addresses))
+        .collect()
 }
 
 /// A resolv.conf(5) with these name servers, this search list and these options;

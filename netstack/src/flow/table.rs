@@ -6,6 +6,7 @@ use slab::Slab;
 use smoltcp::time::Instant;
 
 use super::{FlowId, FlowKey};
+use crate::dns::DnsFlow;
 use crate::icmp::EchoFlow;
 use crate::tcp::TcpFlow;
 use crate::udp::{UdpFlow, UdpMapping};
@@ -16,6 +17,7 @@ pub(crate) enum Flow {
     Tcp(Box<TcpFlow>),
     UdpMapping(UdpMapping),
     Udp(UdpFlow),
+    Dns(Box<DnsFlow>),
     Echo(EchoFlow),
 }
 
@@ -133,6 +135,17 @@ impl FlowTable {
         match self.entry_mut(id) {
             Some(Entry {
                 flow: Flow::Udp(flow),
+                key,
+                ..
+            }) => Some((*key, flow)),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn dns_mut(&mut self, id: FlowId) -> Option<(FlowKey, &mut DnsFlow)> {
+        match self.entry_mut(id) {
+            Some(Entry {
+                flow: Flow::Dns(flow),
                 key,
                 ..
             }) => Some((*key, flow)),

@@ -92,6 +92,8 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(130);
 const FIN_UNACKNOWLEDGED: Duration = Duration::from_secs(100);
 /// How long the first repetition of a SYN may take to come (RFC 6298: 1 s).
 const CONNECT_PATIENCE: Duration = Duration::from_secs(3);
+/// How long a resolver may take to accept before the next one is tried.
+const RESOLVER_PATIENCE: Duration = Duration::from_secs(1);
 /// Bytes moved from one host socket per pump, so that one flow cannot starve
 /// the others.
 const PUMP_BUDGET: usize = 1 << 20;
@@ -281,7 +283,7 @@ impl Stack {
         }
         let (target, resolver) = match self.judge(Protocol::Tcp, remote, host) {
             Verdict::Host(target) => (target, None),
-            Verdict::Dns => match self.config.resolvers.first() {
+            Verdict::Dns => match self.forwarder.servers().first() {
                 Some(resolver) => (*resolver, Some(1)),
                 None => return refuse(&mut self.link, host, &key, segment),
             },
@@ -307,7 +309,36 @@ impl Stack {
             return refuse(&mut self.link, host, &key, segment);
         };
         self.half_open += 1;
-        self.timers.arm(&mut self.flows, id, now + CONNECT_PATIENCE);
+        let patience = if resolver.is_some() {
+            RESOLVER_PATIENCE
+        } else {
+            CONNECT_PATIENCE
+        };
+        self.timers.arm(&mut self.flows, id, now + patience);
+        if let Err(error) = host.tcp_connect(id, target) {
+            self.tcp_connect_failed(id, error, host);
+        }
+    }
+
+    /// A resolver is slow to accept: the next one is tried in its place. The flow goes
+    /// by another id then, since that of a closed socket is not used again.
+    fn tcp_next_resolver<H: Host>(&mut self, key: FlowKey, id: FlowId, due: Instant, host: &mut H) {
+        let Some(mut flow) = self.flows.remove(id) else {
+            return;
+        };
+        host.close(id, Close::Reset);
+        let mut target = None;
+        if let Flow::Tcp(tcp) = &mut flow
+            && let Some(next) = tcp.relay.resolver
+        {
+            target = self.forwarder.servers().get(usize::from(next)).copied();
+            tcp.relay.resolver = next.checked_add(1);
+        }
+        let (Some(target), Some(id)) = (target, self.flows.insert(key, flow)) else {
+            self.half_open -= 1;
+            return;
+        };
+        self.timers.arm(&mut self.flows, id, due);
         if let Err(error) = host.tcp_connect(id, target) {
             self.tcp_connect_failed(id, error, host);
         }
@@ -363,7 +394,7 @@ impl Stack {
             return;
         }
         if let Some(next) = relay.resolver
-            && let Some(resolver) = self.config.resolvers.get(usize::from(next))
+            && let Some(resolver) = self.forwarder.servers().get(usize::from(next))
         {
             relay.resolver = next.checked_add(1);
             match host.tcp_connect(id, *resolver) {
@@ -527,10 +558,15 @@ impl Stack {
             // of its SYN, which come at doubling intervals.
             let age = relay.last_heard - relay.opened;
             let patience = relay.last_heard + CONNECT_PATIENCE + age * 3;
+            let servers = self.forwarder.servers().len();
+            let next = relay.next_resolver_at(servers);
             if now >= patience {
                 self.tcp_drop(id, Close::Reset, host);
+            } else if next.is_some_and(|at| now >= at) {
+                self.tcp_next_resolver(key, id, now + RESOLVER_PATIENCE, host);
             } else {
-                self.timers.arm(&mut self.flows, id, patience);
+                let due = next.map_or(patience, |at| at.min(patience));
+                self.timers.arm(&mut self.flows, id, due);
             }
             return;
         };

@@ -4,7 +4,8 @@ use smoltcp::time::Instant;
 
 use super::endpoint::Endpoint;
 use super::{
-    ESTABLISHED_IDLE, FIN_UNACKNOWLEDGED, HALF_CLOSED_IDLE, PROBE_INTERVAL, SILENCE, UNACKNOWLEDGED,
+    ESTABLISHED_IDLE, FIN_UNACKNOWLEDGED, HALF_CLOSED_IDLE, PROBE_INTERVAL, RESOLVER_PATIENCE,
+    SILENCE, UNACKNOWLEDGED,
 };
 
 /// What is known of both sides.
@@ -55,6 +56,15 @@ impl Relay {
             waiting_since: None,
             probing: None,
         }
+    }
+
+    /// When the next of so many resolvers is tried, if there is one: each of those
+    /// before may take its time, or leave it to the others.
+    pub(super) fn next_resolver_at(&self, resolvers: usize) -> Option<Instant> {
+        let next = self
+            .resolver
+            .filter(|next| usize::from(*next) < resolvers)?;
+        Some(self.opened + RESOLVER_PATIENCE * u32::from(next))
     }
 
     /// When a container that owes an answer is taken for lost.

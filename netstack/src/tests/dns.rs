@@ -1,23 +1,67 @@
 //! The DNS forwarder over UDP (over TCP: `tcp_open`).
 
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 
 use smoltcp::time::Duration;
 
-use super::frames::{self, DNS, GUEST, Seen};
+use super::frames::{self, DNS, GATEWAY, GUEST, Seen};
 use super::guest::remote;
+use super::host::Call;
 use super::world::{World, config, links, pattern, resolver};
-use crate::FlowId;
+use crate::{FlowId, HostError};
 
 const FORWARDER: SocketAddrV4 = SocketAddrV4::new(DNS, 53);
 
-fn query(w: &mut World, port: u16, payload: &[u8]) -> (FlowId, SocketAddr) {
-    let before = w.host.datagrams.len();
-    w.send(&frames::udp(port, FORWARDER, payload));
-    assert_eq!(w.host.datagrams.len(), before + 1);
-    let (flow, at, data) = w.host.datagrams[before].clone();
-    assert_eq!(data, payload);
+pub(super) const A: u16 = 1;
+const PTR: u16 = 12;
+const TXT: u16 = 16;
+const AAAA: u16 = 28;
+
+const SERVFAIL: u8 = 2;
+const NOTIMP: u8 = 4;
+const REFUSED: u8 = 5;
+
+/// A query as a client makes it.
+pub(crate) fn query(id: u16, name: &str, kind: u16) -> Vec<u8> {
+    let mut message = id.to_be_bytes().to_vec();
+    message.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+    for label in name.split('.') {
+        message.push(u8::try_from(label.len()).unwrap());
+        message.extend(label.bytes());
+    }
+    message.push(0);
+    message.extend(kind.to_be_bytes());
+    message.extend([0, 1]);
+    message
+}
+
+/// An answer to a query without additional records, of which `rest` is all there is.
+pub(crate) fn answer(query: &[u8], code: u8, rest: &[u8]) -> Vec<u8> {
+    let mut message = query.to_vec();
+    message[2] |= 0x80;
+    message[3] = 0x80 | code;
+    message.extend(rest);
+    message
+}
+
+/// Sends a query that goes to one server at once.
+fn ask(w: &mut World, port: u16, message: &[u8]) -> (FlowId, SocketAddr) {
+    w.send(&frames::udp(port, FORWARDER, message));
+    let mut sent = asked(w);
+    assert_eq!(sent.len(), 1);
+    let (flow, at, data) = sent.remove(0);
+    assert_eq!(data, message);
     (flow, at)
+}
+
+/// What has been sent to servers since the last call.
+fn asked(w: &mut World) -> Vec<(FlowId, SocketAddr, Vec<u8>)> {
+    std::mem::take(&mut w.host.datagrams)
+}
+
+/// The same, by the servers alone.
+fn servers(w: &mut World) -> Vec<SocketAddr> {
+    asked(w).into_iter().map(|(_, at, _)| at).collect()
 }
 
 fn response(port: u16, payload: &[u8]) -> Seen {
@@ -28,101 +72,319 @@ fn response(port: u16, payload: &[u8]) -> Seen {
     }
 }
 
+/// The one answer that came for the client.
+fn answered(w: &mut World) -> Vec<u8> {
+    match &w.take()[..] {
+        [Seen::Udp { from, payload, .. }] if *from == FORWARDER => payload.clone(),
+        other => panic!("unexpected {other:?}"),
+    }
+}
+
+fn assert_over(w: &World) {
+    assert_eq!(w.stack.flow_count(), 0);
+    assert!(w.host.open.is_empty());
+}
+
+fn with_resolvers(resolvers: &[&str]) -> World {
+    let mut c = config(links()[0]);
+    c.resolvers = resolvers.iter().map(|at| at.parse().unwrap()).collect();
+    World::with(c)
+}
+
 #[test]
 fn the_flow_ends_with_its_answer() {
     let mut w = World::plain();
-    let (flow, at) = query(&mut w, 1234, b"q");
+    let q = query(1, "a.example", A);
+    let (flow, at) = ask(&mut w, 1234, &q);
     assert_eq!(at, resolver(0));
-    w.datagram(flow, at, b"a", 0);
-    assert_eq!(w.take(), [response(1234, b"a")]);
-    assert_eq!(w.stack.flow_count(), 0);
+    let a = answer(&q, 0, b"a");
+    w.datagram(flow, at, &a, 0);
+    assert_eq!(w.take(), [response(1234, &a)]);
+    assert_over(&w);
     assert!(w.closed(flow).is_some());
-    w.datagram(flow, at, b"again", 0);
+    w.datagram(flow, at, &a, 0);
     assert_eq!(w.take(), []);
+    w.run(Duration::from_secs(20));
+    assert_eq!(asked(&mut w), []);
 }
 
-/// A resolver library asks for A and AAAA from one port at once; both questions
-/// go to the same resolver, and both answers come back.
+/// A resolver library asks for A and AAAA from one port at once, and the answers come
+/// in any order.
 #[test]
 fn two_questions_at_once() {
     let mut w = World::plain();
-    let (flow, first) = query(&mut w, 1234, b"q1");
+    let [q1, q2] = [query(1, "a.example", A), query(2, "a.example", AAAA)];
+    let (flow, first) = ask(&mut w, 1234, &q1);
     w.run(Duration::from_millis(1));
-    let (same, second) = query(&mut w, 1234, b"q2");
+    let (same, second) = ask(&mut w, 1234, &q2);
     assert_eq!((first, second), (resolver(0), resolver(0)));
     assert_eq!(flow, same);
-    w.datagram(flow, first, b"a1", 0);
+    let [a1, a2] = [answer(&q1, 0, b"a1"), answer(&q2, 0, b"a2")];
+    w.datagram(flow, first, &a2, 0);
     assert_eq!(w.stack.flow_count(), 2);
-    w.datagram(flow, first, b"a2", 0);
-    assert_eq!(w.take(), [response(1234, b"a1"), response(1234, b"a2")]);
-    assert_eq!(w.stack.flow_count(), 0);
+    w.datagram(flow, first, &a2, 0);
+    assert_eq!(w.stack.stats().dns_unmatched, 1);
+    w.datagram(flow, first, &a1, 0);
+    assert_eq!(w.take(), [response(1234, &a2), response(1234, &a1)]);
+    assert_over(&w);
 }
 
-/// Both answers may come coalesced.
+/// Queries and answers may come coalesced.
 #[test]
-fn two_answers_at_once() {
-    let mut w = World::plain();
-    let (flow, at) = query(&mut w, 1234, b"q1");
-    query(&mut w, 1234, b"q2");
-    w.datagram(flow, at, b"a1a2", 2);
-    assert_eq!(w.take(), [response(1234, b"a1"), response(1234, b"a2")]);
-    assert_eq!(w.stack.flow_count(), 0);
+fn two_of_each_at_once() {
+    let mut w = World::new(links()[2]);
+    let [q1, q2] = [query(1, "a.example", A), query(2, "a.example", AAAA)];
+    let both = [&q1[..], &q2].concat();
+    let size = u16::try_from(q1.len()).unwrap();
+    w.send_super(&frames::udp(1234, FORWARDER, &both), size);
+    let sent = asked(&mut w);
+    assert_eq!(sent.iter().map(|(.., q)| q).collect::<Vec<_>>(), [&q1, &q2]);
+    let (flow, at, _) = sent[0];
+    let [a1, a2] = [answer(&q1, 0, b"a1"), answer(&q2, 0, b"a2")];
+    let size = u16::try_from(a1.len()).unwrap();
+    w.datagram(flow, at, &[&a1[..], &a2].concat(), size);
+    assert_eq!(w.take(), [response(1234, &a1), response(1234, &a2)]);
+    assert_over(&w);
 }
 
 #[test]
-fn a_repeated_query_goes_to_the_next_resolver() {
+fn the_next_server_is_asked_after_a_second() {
     let mut w = World::plain();
-    let (flow, _) = query(&mut w, 1234, b"q");
-    for expected in [1, 0, 1] {
-        w.run(Duration::from_secs(5));
-        let (same, at) = query(&mut w, 1234, b"q");
-        assert_eq!(at, resolver(expected));
-        assert_eq!(flow, same);
-    }
+    let q = query(1, "a.example", A);
+    let (flow, _) = ask(&mut w, 1234, &q);
+    w.run(Duration::from_millis(999));
+    assert_eq!(asked(&mut w), []);
+    w.run(Duration::from_millis(2));
+    assert_eq!(asked(&mut w), [(flow, resolver(1), q.clone())]);
     // Whoever of them answers is heard.
-    w.datagram(flow, resolver(0), b"a", 0);
-    assert_eq!(w.take(), [response(1234, b"a")]);
+    let a = answer(&q, 0, b"a");
+    w.datagram(flow, resolver(0), &a, 0);
+    assert_eq!(w.take(), [response(1234, &a)]);
+    assert_over(&w);
 }
 
 #[test]
-fn only_resolvers_are_heard() {
+fn a_dead_server_is_left_at_once() {
     let mut w = World::plain();
-    let (flow, _) = query(&mut w, 1234, b"q");
+    let [q1, q2] = [query(1, "a.example", A), query(2, "a.example", AAAA)];
+    let (flow, at) = ask(&mut w, 1234, &q1);
+    ask(&mut w, 1234, &q2);
+    w.datagram_failed(flow, at, HostError::Refused);
+    assert_eq!(servers(&mut w), [resolver(1); 2]);
+    // The error of the other query says nothing new.
+    w.datagram_failed(flow, at, HostError::Refused);
+    assert_eq!(asked(&mut w), []);
+    assert_eq!(w.take(), []);
+    for q in [&q1, &q2] {
+        let a = answer(q, 0, b"a");
+        w.datagram(flow, resolver(1), &a, 0);
+        assert_eq!(w.take(), [response(1234, &a)]);
+    }
+    assert_over(&w);
+}
+
+#[test]
+fn a_server_without_a_route_is_passed_over() {
+    let mut w = World::plain();
+    w.host
+        .faults
+        .insert(Call::UdpSend, (0, HostError::NetUnreachable));
+    let q = query(1, "a.example", A);
+    let (_, at) = ask(&mut w, 1234, &q);
+    assert_eq!(at, resolver(1));
+}
+
+#[test]
+fn a_failing_server_is_left_at_once() {
+    for code in [SERVFAIL, NOTIMP, REFUSED] {
+        let mut w = World::plain();
+        let q = query(1, "a.example", A);
+        let (flow, at) = ask(&mut w, 1234, &q);
+        w.datagram(flow, at, &answer(&q, code, b""), 0);
+        assert_eq!(w.take(), []);
+        assert_eq!(servers(&mut w), [resolver(1)]);
+        let a = answer(&q, 0, b"good");
+        w.datagram(flow, resolver(1), &a, 0);
+        assert_eq!(w.take(), [response(1234, &a)]);
+        assert_over(&w);
+    }
+}
+
+/// That a name does not exist is an answer, and a truncated one is, too.
+#[test]
+fn other_codes_are_answers() {
+    let mut w = World::plain();
+    for code in [0, 1, 3, 6, 15] {
+        let q = query(1, "a.example", A);
+        let (flow, at) = ask(&mut w, 1234, &q);
+        let mut a = answer(&q, code, b"");
+        a[2] |= 2;
+        w.datagram(flow, at, &a, 0);
+        assert_eq!(w.take(), [response(1234, &a)]);
+        assert_over(&w);
+    }
+}
+
+#[test]
+fn when_all_fail_the_client_is_told() {
+    let q = query(1, "a.example", A);
+    let [refused, servfail] = [REFUSED, SERVFAIL].map(|code| answer(&q, code, b""));
+    // By answers alone: the last.
+    let mut w = World::plain();
+    let (flow, at) = ask(&mut w, 1234, &q);
+    w.datagram(flow, at, &refused, 0);
+    assert_eq!(w.take(), []);
+    w.datagram(flow, resolver(1), &servfail, 0);
+    assert_eq!(w.take(), [response(1234, &servfail)]);
+    assert_over(&w);
+    // An answer says more than an ICMP error.
+    let mut w = World::plain();
+    let (flow, at) = ask(&mut w, 1234, &q);
+    w.datagram(flow, at, &refused, 0);
+    w.datagram_failed(flow, resolver(1), HostError::Refused);
+    assert_eq!(w.take(), [response(1234, &refused)]);
+    assert_over(&w);
+    // By ICMP alone.
+    let mut w = World::plain();
+    let (flow, at) = ask(&mut w, 1234, &q);
+    w.datagram_failed(flow, at, HostError::Refused);
+    assert_eq!(w.take(), []);
+    w.datagram_failed(flow, resolver(1), HostError::Refused);
+    match &w.take()[..] {
+        [Seen::Unreachable { code: 3, quote }] => {
+            assert_eq!(quote[12..16], GUEST.octets());
+            assert_eq!(quote[16..20], DNS.octets());
+            assert_eq!(quote[20..24], [0x04, 0xd2, 0, 53]);
+        }
+        other => panic!("unexpected {other:?}"),
+    }
+    assert_over(&w);
+    w.assert_works();
+}
+
+/// A failure is better than silence, once silence has lasted.
+#[test]
+fn a_failure_does_not_wait_for_the_silent() {
+    let mut w = World::plain();
+    let q = query(1, "a.example", A);
+    let (flow, at) = ask(&mut w, 1234, &q);
+    let failure = answer(&q, SERVFAIL, b"");
+    w.datagram(flow, at, &failure, 0);
+    w.run(Duration::from_millis(1990));
+    assert_eq!(w.take(), []);
+    w.run(Duration::from_millis(20));
+    assert_eq!(w.take(), [response(1234, &failure)]);
+    assert_over(&w);
+}
+
+/// A server that cannot read a query returns a bare header: another may read it.
+#[test]
+fn a_bare_header_is_a_failure() {
+    let mut w = World::plain();
+    let q = query(1, "a.example", A);
+    let (flow, at) = ask(&mut w, 1234, &q);
+    let mut bare = answer(&q, 1, b"");
+    bare.truncate(12);
+    bare[5] = 0;
+    w.datagram(flow, at, &bare, 0);
+    assert_eq!(w.take(), []);
+    assert_eq!(servers(&mut w), [resolver(1)]);
+    w.datagram(flow, resolver(1), &bare, 0);
+    assert_eq!(w.take(), [response(1234, &bare)]);
+}
+
+#[test]
+fn a_repetition_goes_to_all_that_were_asked() {
+    let mut w = World::plain();
+    let q = query(1, "a.example", A);
+    ask(&mut w, 1234, &q);
+    w.run(Duration::from_millis(500));
+    w.send(&frames::udp(1234, FORWARDER, &q));
+    assert_eq!(servers(&mut w), [resolver(0)]);
+    w.run(Duration::from_millis(600));
+    assert_eq!(servers(&mut w), [resolver(1)]);
+    w.send(&frames::udp(1234, FORWARDER, &q));
+    let sent = asked(&mut w);
+    assert_eq!(sent.len(), 2);
+    assert!(sent.iter().all(|(.., sent)| *sent == q));
+    // One answer is all there is to come.
+    let a = answer(&q, 0, b"a");
+    w.datagram(sent[0].0, resolver(1), &a, 0);
+    assert_eq!(w.take(), [response(1234, &a)]);
+    assert_over(&w);
+}
+
+#[test]
+fn only_answers_to_open_queries_are_heard() {
+    let mut w = World::plain();
+    let q = query(0x1234, "wWw.a.eXample", A);
+    let (flow, at) = ask(&mut w, 1234, &q);
+    let good = answer(&q, 0, b"a");
+    // Not of a server that was asked.
     for from in [
-        SocketAddr::new(resolver(0).ip(), 54),
+        SocketAddr::new(at.ip(), 54),
+        resolver(1),
         remote(1, 53).into(),
         SocketAddr::V4(FORWARDER),
         "127.0.0.1:53".parse().unwrap(),
+        "[2001:db8::53]:53".parse().unwrap(),
     ] {
-        w.datagram(flow, from, b"forged", 0);
+        w.datagram(flow, from, &good, 0);
+    }
+    // Not to this query.
+    let mut bare = answer(&query(0x1235, "a", A), SERVFAIL, b"")[..12].to_vec();
+    bare[5] = 0;
+    let mut two = good.clone();
+    two[5] = 2;
+    let mut status = good.clone();
+    status[2] |= 0x10;
+    for forged in [
+        answer(&query(0x1235, "wWw.a.eXample", A), 0, b"a"),
+        answer(&query(0x1234, "wWw.b.eXample", A), 0, b"a"),
+        answer(&query(0x1234, "wWw.a.eXample", AAAA), 0, b"a"),
+        q.clone(),
+        good[..q.len() - 1].to_vec(),
+        good[..12].to_vec(),
+        good[..11].to_vec(),
+        bare,
+        two,
+        status,
+        Vec::new(),
+    ] {
+        w.datagram(flow, at, &forged, 0);
     }
     assert_eq!(w.take(), []);
-    assert_eq!(w.stack.stats().udp_filtered, 4);
-    assert_eq!(w.stack.flow_count(), 2);
+    assert_eq!(w.stack.stats().dns_unmatched, 17);
+    assert_eq!(asked(&mut w), []);
+    w.datagram(flow, at, &good, 0);
+    assert_eq!(w.take(), [response(1234, &good)]);
+    assert_over(&w);
 }
 
 #[test]
 fn unanswered_queries_pass() {
     let mut w = World::plain();
-    query(&mut w, 1234, b"q");
+    ask(&mut w, 1234, &query(1, "a.example", A));
     w.run(Duration::from_secs(14));
     assert_eq!(w.stack.flow_count(), 2);
     w.run(Duration::from_secs(2));
-    assert_eq!(w.stack.flow_count(), 0);
-    assert!(w.host.open.is_empty());
+    assert_over(&w);
+    assert_eq!(w.take(), []);
 }
 
 /// The same port may speak to others, too: through a socket of its own.
 #[test]
 fn forwarder_and_others_from_one_port() {
     let mut w = World::plain();
-    let (flow, at) = query(&mut w, 1234, b"q");
+    let q = query(1, "a.example", A);
+    let (flow, at) = ask(&mut w, 1234, &q);
     w.send(&frames::udp(1234, remote(1, 7), b"x"));
-    let other = w.host.datagrams[1].0;
+    let other = w.host.datagrams[0].0;
     assert_ne!(flow, other);
-    w.datagram(other, at, b"not asked here", 0);
+    let a = answer(&q, 0, b"a");
+    w.datagram(other, at, &a, 0);
     assert_eq!(w.take(), []);
-    w.datagram(flow, at, b"a", 0);
+    w.datagram(flow, at, &a, 0);
     w.datagram(other, remote(1, 7).into(), b"y", 0);
     assert_eq!(w.take().len(), 2);
 }
@@ -130,59 +392,377 @@ fn forwarder_and_others_from_one_port() {
 /// The resolver on the host's loopback serves port 53 of the forwarder, nothing else.
 #[test]
 fn n13_resolver_on_loopback() {
-    let mut c = config(links()[0]);
-    c.resolvers = vec!["127.0.0.53:53".parse().unwrap()];
-    let mut w = World::with(c);
-    let (flow, at) = query(&mut w, 1234, b"q");
+    let mut w = with_resolvers(&["127.0.0.53:53"]);
+    let q = query(1, "a.example", A);
+    let (flow, at) = ask(&mut w, 1234, &q);
     assert_eq!(at, "127.0.0.53:53".parse().unwrap());
-    w.datagram(flow, at, b"a", 0);
-    assert_eq!(w.take(), [response(1234, b"a")]);
-    let before = w.host.datagrams.len();
+    let a = answer(&q, 0, b"a");
+    w.datagram(flow, at, &a, 0);
+    assert_eq!(w.take(), [response(1234, &a)]);
     for port in (1..=u16::MAX).filter(|port| *port != 53) {
-        w.send(&frames::udp(1234, SocketAddrV4::new(DNS, port), b"x"));
+        w.send(&frames::udp(1234, SocketAddrV4::new(DNS, port), &q));
         assert!(
             matches!(w.take()[..], [Seen::Unreachable { code: 3, .. }]),
             "{port}"
         );
     }
-    assert_eq!(w.host.datagrams.len(), before);
+    assert_eq!(w.host.datagrams, []);
     assert_eq!(w.host.open.len(), 0);
 }
 
-/// Queries are opaque: whatever is in them, and however long, they pass.
+/// Whatever follows the question passes, and however long it is.
 #[test]
 fn n13_queries_are_opaque() {
     let mut w = World::new(links()[3]);
     for len in [0, 1, 2, 3, 11, 12, 512, 513, 4096, 60_000] {
-        let data = pattern(4, len);
-        let (flow, at) = query(&mut w, 1234, &data);
-        w.datagram(flow, at, &data, 0);
-        assert_eq!(w.take(), [response(1234, &data)]);
+        let rest = pattern(4, len);
+        let mut q = query(1, "a.example", A);
+        q.extend(&rest);
+        let (flow, at) = ask(&mut w, 1234, &q);
+        let a = answer(&query(1, "a.example", A), 0, &rest);
+        w.datagram(flow, at, &a, 0);
+        assert_eq!(w.take(), [response(1234, &a)]);
     }
     w.assert_works();
 }
 
+/// What is not a query goes nowhere.
+#[test]
+fn n13_only_queries_are_forwarded() {
+    let q = query(1, "a.example", A);
+    let mut none = q.clone();
+    none[5] = 0;
+    let mut two = q.clone();
+    two[5] = 2;
+    let mut reserved = q.clone();
+    reserved[12] = 0x80;
+    let mut w = World::plain();
+    let bad = [
+        Vec::new(),
+        b"q".to_vec(),
+        q[..11].to_vec(),
+        q[..12].to_vec(),
+        q[..q.len() - 1].to_vec(),
+        answer(&q, 0, b""),
+        none,
+        two,
+        reserved,
+    ];
+    for message in &bad {
+        w.send(&frames::udp(1234, FORWARDER, message));
+    }
+    assert_eq!(w.host.datagrams, []);
+    assert_eq!(w.take(), []);
+    assert_eq!(w.stack.stats().dropped, bad.len() as u64);
+    assert_over(&w);
+    w.assert_works();
+}
+
+/// A long query is not kept, and so asked elsewhere only when the client repeats it.
+#[test]
+fn a_long_query_is_not_raced() {
+    let mut w = World::new(links()[3]);
+    let mut q = query(1, "a.example", A);
+    q.resize(4097, 0);
+    let (flow, at) = ask(&mut w, 1234, &q);
+    assert_eq!(at, resolver(0));
+    w.run(Duration::from_secs(5));
+    assert_eq!(asked(&mut w), []);
+    w.send(&frames::udp(1234, FORWARDER, &q));
+    assert_eq!(servers(&mut w), [resolver(0), resolver(1)]);
+    let a = answer(&query(1, "a.example", A), 0, b"a");
+    w.datagram(flow, resolver(1), &a, 0);
+    assert_eq!(w.take(), [response(1234, &a)]);
+    assert_over(&w);
+    // One server has failed, and there is no other to go to.
+    let (flow, at) = ask(&mut w, 1234, &q);
+    let failure = answer(&query(1, "a.example", A), SERVFAIL, b"");
+    w.datagram(flow, at, &failure, 0);
+    assert_eq!(w.take(), [response(1234, &failure)]);
+    assert_over(&w);
+}
+
+/// An update may not be made twice; its answer need not repeat what it was for.
+#[test]
+fn other_operations_are_not_raced() {
+    let mut w = World::plain();
+    let mut q = query(1, "a.example", 6);
+    q[2] |= 5 << 3;
+    let (flow, at) = ask(&mut w, 1234, &q);
+    w.run(Duration::from_secs(5));
+    assert_eq!(asked(&mut w), []);
+    let mut a = answer(&q, 0, b"")[..12].to_vec();
+    a[5] = 0;
+    w.datagram(flow, at, &a, 0);
+    assert_eq!(w.take(), [response(1234, &a)]);
+    assert_over(&w);
+}
+
+#[test]
+fn long_answers_pass_a_long_link() {
+    let mut w = World::new(links()[3]);
+    let q = query(1, "a.example", TXT);
+    let (flow, at) = ask(&mut w, 1234, &q);
+    let a = answer(&q, 0, &pattern(1, 60_000));
+    w.datagram(flow, at, &a, 0);
+    assert_eq!(w.take(), [response(1234, &a)]);
+    assert_over(&w);
+}
+
+#[test]
+fn open_queries_of_a_port_are_bounded() {
+    let mut w = World::plain();
+    let queries: Vec<_> = (0..64).map(|id| query(id, "a.example", A)).collect();
+    let mut flow = None;
+    for q in &queries {
+        flow = Some(ask(&mut w, 1234, q).0);
+    }
+    w.send(&frames::udp(1234, FORWARDER, &query(64, "a.example", A)));
+    assert_eq!(asked(&mut w), []);
+    assert_eq!(w.stack.stats().over_limit, 1);
+    // A repetition is not one more.
+    w.send(&frames::udp(1234, FORWARDER, &queries[0]));
+    assert_eq!(servers(&mut w), [resolver(0)]);
+    w.datagram(flow.unwrap(), resolver(0), &answer(&queries[9], 0, b""), 0);
+    ask(&mut w, 1234, &query(64, "a.example", A));
+    w.run(Duration::from_secs(20));
+    assert_over(&w);
+    w.take();
+    w.assert_works();
+}
+
+/// Without any server the client is told, and does not wait.
 #[test]
 fn no_resolvers() {
-    let mut c = config(links()[0]);
-    c.resolvers.clear();
-    let mut w = World::with(c);
-    w.send(&frames::udp(1234, FORWARDER, b"q"));
-    assert!(matches!(w.take()[..], [Seen::Unreachable { code: 3, .. }]));
-    assert_eq!(w.stack.flow_count(), 0);
+    let mut w = with_resolvers(&[]);
+    let mut q = query(0xbeef, "A.example", A);
+    q[11] = 1;
+    q.extend([0, 0, 41, 4, 208, 0, 0, 0x80, 0, 0, 0]);
+    w.send(&frames::udp(1234, FORWARDER, &q));
+    let a = answered(&mut w);
+    assert_eq!(a[..4], [0xbe, 0xef, 0x81, 0x82]);
+    assert_eq!(a[4..12], [0, 1, 0, 0, 0, 0, 0, 1]);
+    assert_eq!(a[12..q.len() - 11], q[12..q.len() - 11]);
+    assert_eq!(a[q.len() - 11..], [0, 0, 41, 4, 208, 0, 0, 0x80, 0, 0, 0]);
+    assert_over(&w);
     w.stack.set_resolvers(vec![resolver(0)]);
     w.assert_works();
 }
 
+/// Open queries go on with the servers that they began with; repetitions with the new.
 #[test]
 fn resolvers_change_under_way() {
+    let new: SocketAddr = "192.0.2.99:53".parse().unwrap();
     let mut w = World::plain();
-    let (flow, _) = query(&mut w, 1234, b"q");
-    w.stack
-        .set_resolvers(vec!["192.0.2.99:53".parse().unwrap()]);
-    w.datagram(flow, resolver(0), b"a", 0);
-    assert_eq!(w.take(), [], "no longer a resolver");
-    w.run(Duration::from_secs(5));
-    let (_, at) = query(&mut w, 1234, b"q");
-    assert_eq!(at, "192.0.2.99:53".parse().unwrap());
+    let q = query(1, "a.example", A);
+    let a = answer(&q, 0, b"a");
+    let (flow, _) = ask(&mut w, 1234, &q);
+    w.stack.set_resolvers(vec![new]);
+    w.run(Duration::from_millis(1100));
+    assert_eq!(servers(&mut w), [resolver(1)]);
+    w.datagram(flow, resolver(0), &a, 0);
+    assert_eq!(w.take(), [response(1234, &a)]);
+    assert_over(&w);
+
+    w.stack.set_resolvers(vec![resolver(0), resolver(1)]);
+    let (flow, _) = ask(&mut w, 1234, &q);
+    w.stack.set_resolvers(vec![new]);
+    let (same, at) = ask(&mut w, 1234, &q);
+    assert_eq!((same, at), (flow, new));
+    w.datagram(flow, resolver(0), &a, 0);
+    assert_eq!(w.take(), [], "no longer a server of this query");
+    w.datagram(flow, new, &a, 0);
+    assert_eq!(w.take(), [response(1234, &a)]);
+    assert_over(&w);
+
+    // None is left.
+    ask(&mut w, 1234, &q);
+    w.stack.set_resolvers(Vec::new());
+    w.send(&frames::udp(1234, FORWARDER, &q));
+    assert_eq!(answered(&mut w)[3] & 15, SERVFAIL);
+    w.run(Duration::from_secs(16));
+    assert_over(&w);
+}
+
+/// Each IP version has a socket of its own.
+#[test]
+fn servers_of_both_versions() {
+    let mut w = with_resolvers(&["[2001:db8::53]:53", "192.0.2.53:53"]);
+    let at: Vec<SocketAddr> = w.stack.forwarder.servers().to_vec();
+    let q = query(1, "a.example", A);
+    let (first, to) = ask(&mut w, 1234, &q);
+    assert_eq!(to, at[0]);
+    w.run(Duration::from_millis(1001));
+    let (second, to, _) = asked(&mut w)[0];
+    assert_eq!(to, at[1]);
+    assert_ne!(first, second);
+    assert_eq!(w.stack.flow_count(), 3);
+    let a = answer(&q, 0, b"a");
+    w.datagram(second, at[1], &a, 0);
+    assert_eq!(w.take(), [response(1234, &a)]);
+    assert_over(&w);
+    // No socket of one version is to be had.
+    w.host
+        .faults
+        .insert(Call::UdpOpen, (0, HostError::NoResources));
+    let (flow, to) = ask(&mut w, 1234, &q);
+    assert_eq!(to, at[1]);
+    w.datagram(flow, at[1], &a, 0);
+    assert_eq!(w.take(), [response(1234, &a)]);
+    assert_over(&w);
+}
+
+/// What a mapping is found by is no destination, even while it is there.
+#[test]
+fn the_key_of_a_mapping_is_no_destination() {
+    let mut w = with_names();
+    ask(&mut w, 1234, &query(1, "a.example", A));
+    let nowhere = SocketAddrV4::new([0; 4].into(), 0);
+    for name in ["a.example", "host.internal"] {
+        w.send(&frames::udp(1234, nowhere, &query(2, name, A)));
+    }
+    assert_eq!(asked(&mut w), []);
+    assert_eq!(w.take(), []);
+}
+
+/// The client has gone: nothing is kept for it.
+#[test]
+fn a_client_that_is_gone_ends_its_flow() {
+    let mut w = World::plain();
+    let q = query(1, "a.example", A);
+    let (flow, at) = ask(&mut w, 1234, &q);
+    ask(&mut w, 1234, &query(2, "a.example", A));
+    let a = answer(&q, 0, b"a");
+    w.datagram(flow, at, &a, 0);
+    let packet = frames::Ip {
+        source: DNS,
+        ..frames::Ip::new(
+            GUEST,
+            frames::UDP,
+            frames::udp_segment(DNS, 53, SocketAddrV4::new(GUEST, 1234), &a),
+        )
+    };
+    let message = frames::icmp_message(3, 3, [0; 4], &packet.packet()[..28]);
+    w.send(&frames::Ip::new(DNS, frames::ICMP, message).frame());
+    assert_over(&w);
+}
+
+fn with_names() -> World {
+    let mut c = config(links()[0]);
+    let both: Vec<IpAddr> = vec![
+        GATEWAY.into(),
+        frames::GATEWAY6.into(),
+        "10.9.9.9".parse().unwrap(),
+    ];
+    c.names = vec![
+        ("host.internal".into(), both),
+        ("six.internal".into(), vec!["fd00::77".parse().unwrap()]),
+        ("x".repeat(64), vec![GATEWAY.into()]),
+    ];
+    World::with(c)
+}
+
+/// The records of one of our answers, by type and data; checks all that is around them.
+fn records(query: &[u8], answer: &[u8]) -> Vec<(u16, Vec<u8>)> {
+    let u16_at = |at: usize| u16::from_be_bytes([answer[at], answer[at + 1]]);
+    assert_eq!(answer[..2], query[..2]);
+    assert_eq!(answer[2], 0x84 | query[2] & 1, "QR, AA and RD");
+    assert_eq!(answer[3], 0x80, "RA and no error");
+    assert_eq!((u16_at(4), u16_at(8)), (1, 0));
+    let end = query.len() - if query[11] == 1 { 11 } else { 0 };
+    assert_eq!(answer[12..end], query[12..end], "the question as it was");
+    let mut at = end;
+    let mut records = Vec::new();
+    for _ in 0..u16_at(6) {
+        assert_eq!(answer[at..at + 2], [0xc0, 12]);
+        assert_eq!(answer[at + 4..at + 10], [0, 1, 0, 0, 0, 60]);
+        let length = usize::from(u16_at(at + 10));
+        records.push((u16_at(at + 2), answer[at + 12..at + 12 + length].to_vec()));
+        at += 12 + length;
+    }
+    assert_eq!(u16_at(10), u16::from(query[11]));
+    assert_eq!(answer.len() - at, 11 * usize::from(query[11]));
+    records
+}
+
+#[test]
+fn names_of_our_own() {
+    let mut w = with_names();
+    let v4 = |address: [u8; 4]| (A, address.to_vec());
+    let v6 = |address: &str| match address.parse().unwrap() {
+        IpAddr::V6(address) => (AAAA, address.octets().to_vec()),
+        IpAddr::V4(_) => panic!("not IPv6"),
+    };
+    let host = (PTR, b"\x04host\x08internal\0".to_vec());
+    let gateway6 = v6(&frames::GATEWAY6.to_string());
+    let nibbles = "7.7.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.d.f";
+    for (name, kind, expected) in [
+        (
+            "host.internal",
+            A,
+            vec![v4(GATEWAY.octets()), v4([10, 9, 9, 9])],
+        ),
+        ("HOST.inTernal", AAAA, vec![gateway6]),
+        ("host.internal", TXT, vec![]),
+        ("six.internal", A, vec![]),
+        ("six.internal", AAAA, vec![v6("fd00::77")]),
+        ("2.2.0.10.in-addr.arpa", PTR, vec![host]),
+        ("2.2.0.10.in-addr.arpa", A, vec![]),
+        (
+            &format!("{nibbles}.ip6.arpa"),
+            PTR,
+            vec![(PTR, b"\x03six\x08internal\0".to_vec())],
+        ),
+    ] {
+        for edns in [false, true] {
+            let mut q = query(7, name, kind);
+            if edns {
+                q[11] = 1;
+                q.extend([0, 0, 41, 16, 0, 0, 0, 0, 0, 0, 0]);
+            }
+            w.send(&frames::udp(1234, FORWARDER, &q));
+            assert_eq!(records(&q, &answered(&mut w)), expected, "{name} {kind}");
+        }
+    }
+    assert_eq!(w.host.datagrams, []);
+    assert_over(&w);
+    // All else is for the servers.
+    let mut chaos = query(7, "host.internal", A);
+    let end = chaos.len() - 1;
+    chaos[end] = 3;
+    for q in [
+        chaos,
+        query(8, "internal", A),
+        query(9, "a.host.internal", A),
+        query(10, "3.2.0.10.in-addr.arpa", PTR),
+    ] {
+        ask(&mut w, 1234, &q);
+    }
+}
+
+/// More addresses than a plain answer holds.
+#[test]
+fn a_name_with_many_addresses() {
+    let mut c = config(links()[0]);
+    let many = (0..100).map(|n| IpAddr::from([10, 9, 9, n])).collect();
+    c.names = vec![("many.internal".into(), many)];
+    let mut w = World::with(c);
+    let q = query(7, "many.internal", A);
+    w.send(&frames::udp(1234, FORWARDER, &q));
+    let a = answered(&mut w);
+    assert!(a.len() <= 512);
+    assert_eq!(records(&q, &a).len(), (512 - q.len()) / 16);
+}
+
+/// A version of EDNS that we do not know (RFC 6891, 6.1.3).
+#[test]
+fn edns_of_another_version() {
+    let mut w = with_names();
+    let mut q = query(7, "host.internal", A);
+    q[11] = 1;
+    q.extend([0, 0, 41, 16, 0, 0, 1, 0, 0, 0, 0]);
+    w.send(&frames::udp(1234, FORWARDER, &q));
+    let a = answered(&mut w);
+    assert_eq!(a[6..12], [0, 0, 0, 0, 0, 1]);
+    assert_eq!(a[a.len() - 11..], [0, 0, 41, 4, 208, 1, 0, 0, 0, 0, 0]);
 }

@@ -404,7 +404,12 @@ fn datagrams() {
     assert_eq!(answer[0].icmp().msg_type(), Icmpv6Message::TimeExceeded);
     assert_eq!(answer[0].payload[8..], low(1).bytes());
     // A resolver, a datagram that is too long for the path.
-    net.send(&udp(1237, DNS6, 53, &[0; 12]));
+    net.send(&udp(
+        1237,
+        DNS6,
+        53,
+        &super::dns::query(7, "example.org", 1),
+    ));
     assert_eq!(net.host.datagrams.last().unwrap().1.port(), 53);
     net.send(&udp(1238, REMOTE, 7, &[0; 1400]));
     assert!(net.host.fields.dont_fragment);
@@ -414,7 +419,7 @@ fn datagrams() {
         from: None,
     };
     net.stack
-        .datagram_failed(flow, (REMOTE, 7).into(), failure, &mut net.host);
+        .datagram_failed(net.now, flow, (REMOTE, 7).into(), failure, &mut net.host);
     let answer = net.sent();
     assert_eq!(answer[0].icmp().msg_type(), Icmpv6Message::PktTooBig);
     assert_eq!(answer[0].icmp().pkt_too_big_mtu(), 1300);

@@ -96,7 +96,7 @@ fn udp_at_the_limit_leaves_nothing_behind() {
         w.send(&frames::udp(
             1235,
             std::net::SocketAddrV4::new(frames::DNS, 53),
-            b"q",
+            &super::dns::query(1, "a.example", super::dns::A),
         ));
         w.check();
         assert_eq!(w.stack.flow_count(), 4 + if fits { 2 } else { 0 });

@@ -21,7 +21,7 @@ mod shim;
 mod stream;
 mod world;
 
-mod dns;
+pub(crate) mod dns;
 mod hostile;
 mod hostile_tcp;
 mod icmp;

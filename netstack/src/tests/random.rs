@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use smoltcp::socket::tcp::State;
 use smoltcp::time::Duration;
 
+use super::dns;
 use super::frames::{self, ACK, DNS, GATEWAY, GUEST, Ip, Segment, TCP, UDP};
 use super::guest::{Read, remote};
 use super::host::Socket;
@@ -97,7 +98,11 @@ impl Mutant {
             .with(&payload)
             .frame(),
             3 => frames::udp(self.port, remote(1, 7), &payload),
-            4 => frames::udp(self.port, SocketAddrV4::new(DNS, 53), &payload),
+            4 => {
+                let mut query = dns::query(self.flags.into(), "a.example", dns::A);
+                query.extend(payload);
+                frames::udp(self.port, SocketAddrV4::new(DNS, 53), &query)
+            }
             5 => frames::echo(GATEWAY, self.port, 1, &payload),
             _ => frames::arp(1, frames::GUEST_MAC, GUEST, GATEWAY),
         };

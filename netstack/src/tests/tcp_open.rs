@@ -478,3 +478,45 @@ fn the_handshake_costs_one_frame() {
         assert_eq!(w.take_tcp().last().unwrap().window, 8192);
     }
 }
+
+/// A resolver that does not accept is given up for the next after a second; the last
+/// one has as long as the container is willing to wait.
+#[test]
+fn dns_over_tcp_does_not_wait_for_a_silent_resolver() {
+    let mut w = World::plain();
+    let to = SocketAddrV4::new(DNS, 53);
+    w.host.outcomes.insert(resolver(0), Outcome::Never);
+    let guest = w.guest.connect(to, 4096);
+    w.run(Duration::from_millis(990));
+    assert_eq!(w.host.connects, [resolver(0)]);
+    w.run(Duration::from_millis(100));
+    assert_eq!(w.host.connects, [resolver(0), resolver(1)]);
+    assert_eq!(w.guest.state(guest), State::Established);
+    assert_eq!(w.host.open.len(), 1);
+    assert_eq!(w.host.flow_to(resolver(0)), None);
+    w.guest.tcp(guest).abort();
+    w.run(Duration::from_millis(10));
+    assert_eq!(w.stack.flow_count(), 0);
+
+    // Nobody accepts: as many attempts as there are resolvers.
+    w.host.connects.clear();
+    w.host.outcomes.insert(resolver(1), Outcome::Never);
+    w.send(&Segment::syn(1234, to).frame());
+    w.run(Duration::from_millis(2900));
+    assert_eq!(w.host.connects, [resolver(0), resolver(1)]);
+    assert_eq!(w.stack.flow_count(), 1);
+    w.run(Duration::from_secs(1));
+    assert_eq!(w.stack.flow_count(), 0);
+    assert_eq!(w.stack.half_open, 0);
+    w.take();
+
+    // The next one fails at once.
+    w.host.connects.clear();
+    let refused = Outcome::Immediate(HostError::Refused);
+    w.host.outcomes.insert(resolver(1), refused);
+    w.send(&Segment::syn(1235, to).frame());
+    w.run(Duration::from_millis(1010));
+    assert_eq!(w.host.connects, [resolver(0), resolver(1)]);
+    assert_eq!(w.take_tcp()[0].flags, RST | ACK);
+    assert_eq!(w.stack.flow_count(), 0);
+}

@@ -7,6 +7,7 @@ use smoltcp::iface::SocketHandle;
 use smoltcp::socket::tcp::State;
 use smoltcp::time::{Duration, Instant};
 
+use super::dns;
 use super::frames::{self, ACK, Ip, Seen, Segment, TcpSeen};
 use super::guest::{FIRST_PORT, Guest, Read, remote};
 use super::host::{Closed, Event, FakeHost, Socket};
@@ -52,6 +53,7 @@ pub(super) fn config(link: LinkConfig) -> Config {
         policy: Policy::default(),
         resolvers: RESOLVERS.map(|at| at.parse().unwrap()).to_vec(),
         limits: Limits::default(),
+        names: Vec::new(),
         seed: 0x5eed,
     }
 }
@@ -213,7 +215,7 @@ impl World {
     pub(super) fn datagram_failed(&mut self, flow: FlowId, to: SocketAddr, error: HostError) {
         let failure = Failure { error, from: None };
         self.stack
-            .datagram_failed(flow, to, failure, &mut self.host);
+            .datagram_failed(self.now, flow, to, failure, &mut self.host);
         self.after_call();
         self.carry_down(true);
     }
@@ -535,10 +537,14 @@ impl World {
         let outcome = std::mem::replace(&mut self.host.default_outcome, healthy.default_outcome);
         let begin = self.now;
         self.assert_tcp_works();
-        self.assert_udp_works(remote(251, 7), remote(251, 7).into());
+        let far = remote(251, 7);
+        self.assert_udp_works(far, far.into(), b"question", b"answer");
+        let question = dns::query(1, "works.example", dns::A);
         self.assert_udp_works(
             SocketAddrV4::new(frames::DNS, 53),
-            self.stack.config.resolvers[0],
+            self.stack.forwarder.servers()[0],
+            &question,
+            &dns::answer(&question, 0, b"answer"),
         );
         assert!(self.now - begin <= Duration::from_secs(1));
         self.check();
@@ -574,18 +580,24 @@ impl World {
     }
 
     /// A datagram to `at`, which is `target` for the host, and one back.
-    fn assert_udp_works(&mut self, at: SocketAddrV4, target: SocketAddr) {
+    fn assert_udp_works(
+        &mut self,
+        at: SocketAddrV4,
+        target: SocketAddr,
+        question: &[u8],
+        answer: &[u8],
+    ) {
         let port = self.port();
         let sent = self.host.datagrams.len();
-        self.send(&frames::udp(port, at, b"question"));
+        self.send(&frames::udp(port, at, question));
         let (flow, to, payload) = self.host.datagrams[sent].clone();
-        assert_eq!((to, payload.as_slice()), (target, &b"question"[..]));
+        assert_eq!((to, payload.as_slice()), (target, question));
         self.take();
-        self.datagram(flow, to, b"answer", 0);
+        self.datagram(flow, to, answer, 0);
         let answer = Seen::Udp {
             from: at,
             to: SocketAddrV4::new(frames::GUEST, port),
-            payload: b"answer".to_vec(),
+            payload: answer.to_vec(),
         };
         assert_eq!(self.take(), [answer]);
     }

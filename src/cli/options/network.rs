@@ -211,10 +211,19 @@ fn parse_outbound(text: &str, version: fn(&IpAddr) -> bool) -> Result<Outbound, 
     /// `IFNAMSIZ` without the final zero.
     const NAME_MOST: usize = 15;
     match text.parse::<IpAddr>() {
-        Ok(address) if version(&address) && !address.is_unspecified() => {
-            Ok(Outbound::Address(address))
+        Ok(address) if !version(&address) => {
+            Err("an address of this IP version is needed".to_owned())
         }
-        Ok(_) => Err("an address of this IP version is needed".to_owned()),
+        // Sockets can be bound to all of these, but nothing is sent from there.
+        Ok(address)
+            if address.is_unspecified()
+                || address.is_loopback()
+                || address.is_multicast()
+                || address == IpAddr::V4(Ipv4Addr::BROADCAST) =>
+        {
+            Err("nothing can leave the host from this address".to_owned())
+        }
+        Ok(address) => Ok(Outbound::Address(address)),
         Err(_)
             if (1..=NAME_MOST).contains(&text.len())
                 && text
@@ -246,14 +255,21 @@ fn parse_mac(text: &str) -> Result<[u8; 6], String> {
     if mac[0] & 1 != 0 || mac == [0; 6] {
         return Err("not the address of one interface".to_owned());
     }
+    if mac == crate::net::GATEWAY_MAC {
+        return Err("this is the gateway's address".to_owned());
+    }
     Ok(mac)
 }
 
 /// `--dns-search`; `.` stands for none.
-pub(super) fn dns_search(domains: &[String]) -> Result<Option<Vec<String>>, Error> {
+pub(super) fn dns_search(
+    domains: &[String],
+    network: &Network,
+) -> Result<Option<Vec<String>>, Error> {
     if domains.is_empty() {
         return Ok(None);
     }
+    needs_network("--dns-search", network)?;
     if domains.iter().any(|domain| domain == ".") {
         return if domains.len() == 1 {
             Ok(Some(Vec::new()))
@@ -265,13 +281,20 @@ pub(super) fn dns_search(domains: &[String]) -> Result<Option<Vec<String>>, Erro
     }
     domains
         .iter()
-        .map(|domain| names::host(domain.strip_suffix('.').unwrap_or(domain)))
+        .map(|domain| names::domain(domain.strip_suffix('.').unwrap_or(domain)))
         .collect::<Result<_, _>>()
         .map(Some)
 }
 
 /// `--dns-option`: words of the `options` line.
-pub(super) fn dns_options(options: &[String]) -> Result<Option<Vec<String>>, Error> {
+pub(super) fn dns_options(
+    options: &[String],
+    network: &Network,
+) -> Result<Option<Vec<String>>, Error> {
+    if options.is_empty() {
+        return Ok(None);
+    }
+    needs_network("--dns-option", network)?;
     for option in options {
         let word = |byte: u8| byte.is_ascii_graphic() && byte != b'#' && byte != b';';
         if option.is_empty() || !option.bytes().all(word) {
@@ -281,7 +304,15 @@ pub(super) fn dns_options(options: &[String]) -> Result<Option<Vec<String>>, Err
             )));
         }
     }
-    Ok((!options.is_empty()).then(|| options.to_vec()))
+    Ok(Some(options.to_vec()))
+}
+
+/// Without a network there is nobody to ask; podman refuses these, too.
+fn needs_network(option: &str, network: &Network) -> Result<(), Error> {
+    match network {
+        Network::None => Err(usage(format!("{option} is of no use with --net=none"))),
+        Network::Builtin(_) | Network::Host => Ok(()),
+    }
 }
 
 /// `--dns`.
@@ -404,6 +435,11 @@ mod tests {
             "outbound_addr=",
             "outbound_addr=fd00::1",
             "outbound_addr=0.0.0.0",
+            "outbound_addr=127.0.0.1",
+            "outbound_addr=224.0.0.1",
+            "outbound_addr=255.255.255.255",
+            "outbound_addr6=::1",
+            "outbound_addr6=ff02::1",
             "outbound_addr=a/b",
             "outbound_addr=a-name-that-is-too-long",
             "outbound_addr6=1.2.3.4",
@@ -423,6 +459,7 @@ mod tests {
             "0:0:0:0:0:0",
             "00:00:00:00:00:00",
             "52:55:0a:00:02:+4",
+            "52:55:0a:00:02:02",
         ] {
             assert!(parse_mac(bad).is_err(), "{bad}");
         }
@@ -433,20 +470,28 @@ mod tests {
     #[test]
     fn resolver_options() {
         let words = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
-        assert_eq!(dns_search(&[]).unwrap(), None);
-        assert_eq!(dns_search(&words(&["."])).unwrap(), Some(Vec::new()));
+        assert_eq!(dns_search(&[], &Network::Host).unwrap(), None);
         assert_eq!(
-            dns_search(&words(&["a.example", "b.example."])).unwrap(),
+            dns_search(&words(&["."]), &Network::Host).unwrap(),
+            Some(Vec::new())
+        );
+        assert_eq!(
+            dns_search(&words(&["a.example", "b.example."]), &Network::Host).unwrap(),
             Some(words(&["a.example", "b.example"]))
         );
-        assert!(dns_search(&words(&[".", "a.example"])).is_err());
-        assert!(dns_search(&words(&["a example"])).is_err());
-        assert_eq!(dns_options(&[]).unwrap(), None);
+        assert!(dns_search(&words(&[".", "a.example"]), &Network::Host).is_err());
+        assert!(dns_search(&words(&["a example"]), &Network::Host).is_err());
+        assert_eq!(dns_options(&[], &Network::Host).unwrap(), None);
         assert_eq!(
-            dns_options(&words(&["ndots:2"])).unwrap(),
+            dns_options(&words(&["ndots:2"]), &Network::Host).unwrap(),
             Some(words(&["ndots:2"]))
         );
-        assert!(dns_options(&words(&["a\nnameserver 1.1.1.1"])).is_err());
+        assert!(dns_options(&words(&["a\nnameserver 1.1.1.1"]), &Network::Host).is_err());
+        let message = dns_search(&words(&["a example"]), &Network::Host).unwrap_err();
+        assert!(message.to_string().contains("--dns-search"), "{message}");
+        assert!(dns_search(&words(&["a.example"]), &Network::None).is_err());
+        assert!(dns_options(&words(&["ndots:2"]), &Network::None).is_err());
+        assert_eq!(dns_options(&[], &Network::None).unwrap(), None);
     }
 
     #[test]
