@@ -262,6 +262,36 @@ fn when_all_fail_the_client_is_told() {
     w.assert_works();
 }
 
+/// What the client is told is what has become of the last server; nothing, if that
+/// does not concern it.
+#[test]
+fn failures_on_the_way_are_icmp_errors() {
+    let mut w = with_resolvers(&["192.0.2.53:53"]);
+    let q = query(1, "a.example", A);
+    for (error, expected) in [
+        (HostError::NetUnreachable, Some(0)),
+        (HostError::HostUnreachable, Some(1)),
+        (HostError::Refused, Some(3)),
+        (HostError::Forbidden, Some(13)),
+        (HostError::NoResources, None),
+    ] {
+        let (flow, at) = ask(&mut w, 1234, &q);
+        w.datagram_failed(flow, remote(9, 53).into(), HostError::Refused);
+        assert_eq!(w.stack.flow_count(), 2, "about another");
+        w.datagram_failed(flow, at, error);
+        match (&w.take()[..], expected) {
+            ([Seen::Unreachable { code, quote }], Some(expected)) => {
+                assert_eq!((*code, &quote[16..20]), (expected, &DNS.octets()[..]));
+            }
+            ([], None) => {}
+            other => panic!("{error}: {other:?}"),
+        }
+        assert_over(&w);
+        w.datagram_failed(flow, at, error);
+        assert_eq!(w.take(), []);
+    }
+}
+
 /// A failure is better than silence, once silence has lasted.
 #[test]
 fn a_failure_does_not_wait_for_the_silent() {
