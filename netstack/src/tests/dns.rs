@@ -344,6 +344,24 @@ fn a_repetition_goes_to_all_that_were_asked() {
     assert_over(&w);
 }
 
+/// Who has failed before may not fail again.
+#[test]
+fn a_repetition_forgives() {
+    let mut w = World::plain();
+    let q = query(1, "a.example", A);
+    let (flow, at) = ask(&mut w, 1234, &q);
+    w.datagram(flow, at, &answer(&q, SERVFAIL, b""), 0);
+    asked(&mut w);
+    w.send(&frames::udp(1234, FORWARDER, &q));
+    assert_eq!(servers(&mut w), [resolver(0), resolver(1)]);
+    w.datagram_failed(flow, resolver(1), HostError::Refused);
+    assert_eq!(w.take(), []);
+    let a = answer(&q, 0, b"a");
+    w.datagram(flow, resolver(0), &a, 0);
+    assert_eq!(w.take(), [response(1234, &a)]);
+    assert_over(&w);
+}
+
 #[test]
 fn only_answers_to_open_queries_are_heard() {
     let mut w = World::plain();
@@ -401,6 +419,20 @@ fn unanswered_queries_pass() {
     w.run(Duration::from_secs(2));
     assert_over(&w);
     assert_eq!(w.take(), []);
+}
+
+/// However many servers there are.
+#[test]
+fn the_race_ends_with_its_query() {
+    let all: Vec<String> = (0..40).map(|n| format!("192.0.2.{n}:53")).collect();
+    let mut w = with_resolvers(&all.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(w.stack.forwarder.servers().len(), 32);
+    ask(&mut w, 1234, &query(1, "a.example", A));
+    w.run(Duration::from_millis(14_999));
+    assert_eq!(servers(&mut w), w.stack.forwarder.servers()[1..15]);
+    w.run(Duration::from_millis(2));
+    assert_eq!(asked(&mut w), []);
+    assert_over(&w);
 }
 
 /// The same port may speak to others, too: through a socket of its own.
