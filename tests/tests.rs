@@ -30,6 +30,7 @@ mod network;
 mod options;
 mod pcap;
 mod programs;
+mod published;
 mod reach;
 mod scale;
 mod terminal;

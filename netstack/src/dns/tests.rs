@@ -8,7 +8,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use smoltcp::time::{Duration, Instant};
 
-use super::exchange::{Accepted, Exchange, LIFETIME, MAX_QUERIES, Sides};
+use super::exchange::{Accepted, Exchange, LIFETIME, Sides};
 use super::message::{Answer, Query, rcode};
 use super::names::Names;
 use crate::icmp::{Problem, Unreachable};
@@ -229,7 +229,7 @@ proptest! {
         conducts in vec(conduct(), 0..3),
         good_at in 0..3_usize,
         late in 0..900_u16,
-        times in vec((0..u16::try_from(MAX_QUERIES).unwrap(), 0..400_u16), 1..100),
+        times in vec((0..64_u16, 0..400_u16), 1..100),
     ) {
         let mut conducts = conducts;
         conducts.retain(|conduct| !matches!(conduct, Conduct::Fails(_)));

@@ -262,6 +262,36 @@ fn when_all_fail_the_client_is_told() {
     w.assert_works();
 }
 
+/// What the client is told is what has become of the last server; nothing, if that
+/// does not concern it.
+#[test]
+fn failures_on_the_way_are_icmp_errors() {
+    let mut w = with_resolvers(&["192.0.2.53:53"]);
+    let q = query(1, "a.example", A);
+    for (error, expected) in [
+        (HostError::NetUnreachable, Some(0)),
+        (HostError::HostUnreachable, Some(1)),
+        (HostError::Refused, Some(3)),
+        (HostError::Forbidden, Some(13)),
+        (HostError::NoResources, None),
+    ] {
+        let (flow, at) = ask(&mut w, 1234, &q);
+        w.datagram_failed(flow, remote(9, 53).into(), HostError::Refused);
+        assert_eq!(w.stack.flow_count(), 2, "about another");
+        w.datagram_failed(flow, at, error);
+        match (&w.take()[..], expected) {
+            ([Seen::Unreachable { code, quote }], Some(expected)) => {
+                assert_eq!((*code, &quote[16..20]), (expected, &DNS.octets()[..]));
+            }
+            ([], None) => {}
+            other => panic!("{error}: {other:?}"),
+        }
+        assert_over(&w);
+        w.datagram_failed(flow, at, error);
+        assert_eq!(w.take(), []);
+    }
+}
+
 /// A failure is better than silence, once silence has lasted.
 #[test]
 fn a_failure_does_not_wait_for_the_silent() {
@@ -310,6 +340,24 @@ fn a_repetition_goes_to_all_that_were_asked() {
     // One answer is all there is to come.
     let a = answer(&q, 0, b"a");
     w.datagram(sent[0].0, resolver(1), &a, 0);
+    assert_eq!(w.take(), [response(1234, &a)]);
+    assert_over(&w);
+}
+
+/// Who has failed before may not fail again.
+#[test]
+fn a_repetition_forgives() {
+    let mut w = World::plain();
+    let q = query(1, "a.example", A);
+    let (flow, at) = ask(&mut w, 1234, &q);
+    w.datagram(flow, at, &answer(&q, SERVFAIL, b""), 0);
+    asked(&mut w);
+    w.send(&frames::udp(1234, FORWARDER, &q));
+    assert_eq!(servers(&mut w), [resolver(0), resolver(1)]);
+    w.datagram_failed(flow, resolver(1), HostError::Refused);
+    assert_eq!(w.take(), []);
+    let a = answer(&q, 0, b"a");
+    w.datagram(flow, resolver(0), &a, 0);
     assert_eq!(w.take(), [response(1234, &a)]);
     assert_over(&w);
 }
@@ -370,6 +418,20 @@ fn unanswered_queries_pass() {
     w.run(Duration::from_secs(2));
     assert_over(&w);
     assert_eq!(w.take(), []);
+}
+
+/// However many servers there are.
+#[test]
+fn the_race_ends_with_its_query() {
+    let all: Vec<String> = (0..40).map(|n| format!("192.0.2.{n}:53")).collect();
+    let mut w = with_resolvers(&all.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(w.stack.forwarder.servers().len(), 32);
+    ask(&mut w, 1234, &query(1, "a.example", A));
+    w.run(Duration::from_millis(14_999));
+    assert_eq!(servers(&mut w), w.stack.forwarder.servers()[1..15]);
+    w.run(Duration::from_millis(2));
+    assert_eq!(asked(&mut w), []);
+    assert_over(&w);
 }
 
 /// The same port may speak to others, too: through a socket of its own.
