@@ -33,16 +33,22 @@ fn datagrams_of_every_size_on_every_link() {
         let mut w = World::new(link);
         let to = remote(1, 7);
         let largest = usize::from(link.mtu) - 28;
-        for len in [0, 1, 2, 511, 1471, 1472, largest] {
+        for len in [0, 1, 2, 511, 1471, 1472, largest, largest + 1, 65_507] {
             let data = pattern(1, len);
             let flow = sent(&mut w, 1234, to, &data);
             w.datagram(flow, to.into(), &data, 0);
             assert_eq!(w.take(), [seen(to, 1234, &data)]);
         }
         let flow = sent(&mut w, 1234, to, b"x");
-        w.datagram(flow, to.into(), &pattern(1, largest + 1), 0);
+        // From a host that speaks IPv6, which has longer ones.
+        w.datagram(flow, to.into(), &pattern(1, 65_508), 0);
         assert_eq!(w.take(), []);
         assert_eq!(w.stack.stats().udp_too_long, 1);
+        // A super-segment whose datagrams are longer than the link's packets.
+        let data = pattern(2, 60_000);
+        w.datagram(flow, to.into(), &data, 25_000);
+        let each: Vec<_> = data.chunks(25_000).map(|one| seen(to, 1234, one)).collect();
+        assert_eq!(w.take(), each);
         w.assert_works();
     }
 }
@@ -278,25 +284,26 @@ fn checksums() {
 #[test]
 fn failures_on_the_way_are_icmp_errors() {
     let mut w = World::plain();
-    let to = remote(1, 7);
-    let flow = sent(&mut w, 1234, to, b"x");
-    for (error, expected) in [
-        (HostError::NetUnreachable, 0),
-        (HostError::HostUnreachable, 1),
-        (HostError::Refused, 3),
-        (HostError::Forbidden, 13),
-    ] {
-        w.datagram_failed(flow, to.into(), error);
-        let mut seen = w.take();
-        let Some(Seen::Unreachable { code, quote }) = seen.pop() else {
-            panic!("{error}: {seen:?}")
-        };
-        assert_eq!(code, expected);
-        let sent = Ip::new(*to.ip(), frames::UDP, Vec::new()).packet();
-        // Addresses and ports are what a kernel finds the socket by.
-        assert_eq!(quote[12..20], sent[12..20]);
-        assert_eq!(quote[20..22], 1234_u16.to_be_bytes());
-        assert_eq!(quote[22..24], to.port().to_be_bytes());
+    let flow = sent(&mut w, 1234, remote(1, 7), b"x");
+    for (flow, port, to, shown) in [(flow, 1234, remote(1, 7).into(), remote(1, 7))] {
+        for (error, expected) in [
+            (HostError::NetUnreachable, 0),
+            (HostError::HostUnreachable, 1),
+            (HostError::Refused, 3),
+            (HostError::Forbidden, 13),
+        ] {
+            w.datagram_failed(flow, to, error);
+            let mut seen = w.take();
+            let Some(Seen::Unreachable { code, quote }) = seen.pop() else {
+                panic!("{error}: {seen:?}")
+            };
+            assert_eq!(code, expected);
+            let sent = Ip::new(*shown.ip(), frames::UDP, Vec::new()).packet();
+            // Addresses and ports are what a kernel finds the socket by.
+            assert_eq!(quote[12..20], sent[12..20]);
+            assert_eq!(quote[20..22], u16::to_be_bytes(port));
+            assert_eq!(quote[22..24], shown.port().to_be_bytes());
+        }
     }
     // Not about what was never sent, nor for a socket that is gone.
     w.datagram_failed(flow, remote(9, 9).into(), HostError::Refused);
