@@ -16,7 +16,7 @@ both! {
         let path = file.to_str().unwrap();
         who.crun(&[
             "--net=builtin:mtu=1500", "--pcap", path, "--rootfs=/", "--",
-            "ping", "-c", "3", "-i", "0.01", "-s", "3000", "10.0.2.2",
+            "ping", "-c", "3", "-i", "0.5", "-s", "3000", "10.0.2.2",
         ])
         .on(&host)
         .run()
