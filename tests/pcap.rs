@@ -4,7 +4,7 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::MetadataExt;
 
-use crate::util::{Host, Side, Who, has_program, http, tool};
+use crate::util::{Host, Who, has_program, http, tool};
 
 both! {
     fn tshark_reads_both_directions(who) {
