@@ -84,7 +84,7 @@ both! {
     fn dhclient_gets_information_about_ipv6(who) {
         let host = routed_host!(who);
         need!(has_program("dhclient"), "no dhclient(8)");
-        let script = "sleep 0; until ip -6 addr show dev tap0 scope link -tentative | grep -q fe80; do sleep 0.1; done
+        let script = "until ip -6 addr show dev tap0 scope link -tentative | grep -q fe80; do sleep 0.1; done
                       dhclient -6 -1 -S -sf /mnt/hook -lf /run/leases -pf /run/pid tap0
                       dhclient -6 -1 -sf /mnt/hook -lf /run/leases2 -pf /run/pid2 tap0";
         let printed = client(who, &host, "--net=builtin:enable_ipv6=true,cidr6=fd07::/64", script);

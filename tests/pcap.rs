@@ -4,7 +4,7 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::MetadataExt;
 
-use crate::util::{Host, Side, Who, has_program, http, tool};
+use crate::util::{Host, Who, has_program, http, tool};
 
 both! {
     fn tshark_reads_both_directions(who) {
@@ -16,7 +16,7 @@ both! {
         let path = file.to_str().unwrap();
         who.crun(&[
             "--net=builtin:mtu=1500", "--pcap", path, "--rootfs=/", "--",
-            "ping", "-c", "3", "-i", "0.01", "-s", "3000", "10.0.2.2",
+            "ping", "-c", "3", "-i", "0.5", "-s", "3000", "10.0.2.2",
         ])
         .on(&host)
         .run()
