@@ -6,11 +6,14 @@
 mod hint;
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 pub use hint::Hint;
+
+use crate::config::Transport;
 
 /// crun-lite itself failed (as `podman run` and `docker run` define it).
 pub const EXIT_RUNTIME: u8 = 125;
@@ -68,6 +71,31 @@ pub enum Error {
         /// Why.
         #[source]
         source: io::Error,
+    },
+    /// A port of the host cannot be listened on; nothing has been changed.
+    #[error("--publish: listen on {address}/{transport}")]
+    Publish {
+        /// Where on the host.
+        address: SocketAddr,
+        /// What it was to speak.
+        transport: Transport,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// Another container of this user has the name; nothing has been changed.
+    #[error("--name: there is a container named {0} already")]
+    NameInUse(String),
+    /// No container of this user has the name.
+    #[error("there is no running container named {0}")]
+    NoContainer(String),
+    /// A running container has refused what it was asked to do.
+    #[error("container {name}: {reason}")]
+    Refused {
+        /// Its name.
+        name: String,
+        /// What it said.
+        reason: String,
     },
     /// A step inside the container's init failed.
     #[error(transparent)]

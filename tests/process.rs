@@ -134,6 +134,7 @@ fn runtime(args: Vec<String>) -> Result<u8, Error> {
         namespaces,
         uid_map: maps.uid,
         gid_map: maps.gid,
+        publish: Vec::new(),
         steps,
     };
     let hang = has("hang");

@@ -14,10 +14,13 @@
 #[macro_use]
 mod util;
 
+mod addresses;
 mod audit;
 mod bench;
 mod capacity;
 mod cli;
+mod dhcp;
+mod fragments;
 mod harness;
 mod icmp;
 mod isolation;
@@ -25,7 +28,9 @@ mod lifecycle;
 mod mounts;
 mod network;
 mod options;
+mod pcap;
 mod programs;
+mod published;
 mod reach;
 mod scale;
 mod terminal;

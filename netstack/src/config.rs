@@ -71,7 +71,8 @@ pub struct LinkConfig {
 /// Bounds on what one container can make us hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Flows of all protocols at once; beyond it new ones are refused.
+    /// Flows of all protocols at once; beyond it new ones are refused. None needs
+    /// more than one host socket.
     pub max_flows: usize,
     /// TCP connections whose host side is still being opened.
     pub max_half_open: usize,

@@ -28,7 +28,7 @@ use crate::checksum::Sum;
 use crate::flow::{Flow, FlowId, FlowKey, Protocol, portless};
 use crate::host::{Close, Failure, Host, HostError};
 use crate::ip;
-use crate::link::TxOffload;
+use crate::ip::fragmentation::Datagram;
 use crate::ndp;
 use crate::policy::Verdict;
 use crate::stack::Stack;
@@ -69,6 +69,8 @@ pub(crate) enum Problem {
     Unreachable(Unreachable),
     /// Its hop limit has run out.
     HopLimit,
+    /// It is a fragment, and the others have not come.
+    Incomplete,
     /// It is longer than this.
     TooLong {
         mtu: u16,
@@ -102,6 +104,7 @@ impl Problem {
             Self::Unreachable(Unreachable::Port) => 3,
             Self::Unreachable(Unreachable::Prohibited) => 13,
             Self::HopLimit => return (TIME_EXCEEDED, 0, 0),
+            Self::Incomplete => return (TIME_EXCEEDED, 1, 0),
             Self::TooLong { mtu } => return (UNREACHABLE, 4, mtu.into()),
         };
         (UNREACHABLE, code, 0)
@@ -117,6 +120,7 @@ impl Problem {
             // The pointer is to the next header field of a header without extensions.
             Self::Unreachable(Unreachable::Protocol) => return (V6_PARAMETER_PROBLEM, 1, 6),
             Self::HopLimit => return (V6_TIME_EXCEEDED, 0, 0),
+            Self::Incomplete => return (V6_TIME_EXCEEDED, 1, 0),
             Self::TooLong { mtu } => {
                 return (V6_TOO_BIG, 0, mtu.max(ip::v6::MIN_MTU).into());
             }
@@ -348,10 +352,6 @@ impl Stack {
         echo: Echo<'_>,
         host: &mut H,
     ) {
-        let len = ip::header_len(destination) + HEADER_LEN + echo.payload.len();
-        if len > usize::from(self.link.config.mtu) {
-            return;
-        }
         let mut header = [0; HEADER_LEN];
         header[0] = if source.is_ipv4() {
             ECHO_REPLY
@@ -429,7 +429,7 @@ impl Stack {
     }
 
     /// Whether `address` is a multicast or a broadcast address of the container's network.
-    fn is_group(&self, address: IpAddr) -> bool {
+    pub(crate) fn is_group(&self, address: IpAddr) -> bool {
         match address {
             IpAddr::V4(address) => {
                 let host = !self.own.mask;
@@ -449,7 +449,7 @@ impl Stack {
         payload: &[u8],
         host: &mut H,
     ) {
-        let start = ip::header_len(destination);
+        let mut header = header;
         let length = HEADER_LEN + payload.len();
         let (protocol, mut sum) = if destination.is_ipv4() {
             (IpProtocol::Icmp, Sum::default())
@@ -458,17 +458,17 @@ impl Stack {
             let sum = Sum::pseudo_header(source, destination, protocol.into(), length);
             (protocol, sum)
         };
-        let mut head = [0; ip::MAX_HEADER_LEN + HEADER_LEN];
-        let Some(head) = head.get_mut(..start + HEADER_LEN) else {
-            return;
-        };
-        ip::emit(head, start + length, source, destination, protocol);
-        head[start..].copy_from_slice(&header);
         sum.add(&header);
         sum.add(payload);
-        head[start + 2..start + 4].copy_from_slice(&sum.finish().to_be_bytes());
-        self.link
-            .transmit(host, TxOffload::Complete, head, [payload, &[]]);
+        header[2..4].copy_from_slice(&sum.finish().to_be_bytes());
+        let datagram = Datagram {
+            source,
+            destination,
+            protocol,
+            transport: header,
+            payload,
+        };
+        self.transmit_complete(datagram, host);
     }
 }
 

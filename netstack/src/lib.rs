@@ -38,20 +38,15 @@
 mod arp;
 mod checksum;
 mod config;
-#[allow(dead_code, reason = "not wired in yet")]
 mod dhcp;
 mod dns;
 mod flow;
-#[cfg_attr(not(test), expect(dead_code, reason = "not wired in yet"))]
-mod fragmentation;
 mod host;
 mod icmp;
 mod ip;
 mod link;
 mod ndp;
 mod policy;
-#[cfg_attr(not(test), expect(dead_code, reason = "not wired in yet"))]
-mod reassembly;
 mod stack;
 mod stats;
 mod tcp;

@@ -57,6 +57,11 @@ pub(crate) fn is_ours(kind: u8) -> bool {
     (ROUTER_SOLICITATION..=REDIRECT).contains(&kind)
 }
 
+/// Whether a packet is a message of neighbour discovery.
+pub(crate) fn is_message(packet: &Packet<'_>) -> bool {
+    packet.protocol == IpProtocol::Icmpv6 && packet.payload.first().copied().is_some_and(is_ours)
+}
+
 /// A message of neighbour discovery from the container, its checksum verified.
 pub(crate) fn input(own: &Addresses, link: &mut Link, packet: &Packet<'_>, host: &mut impl Host) {
     let (Some(v6), std::net::IpAddr::V6(source)) = (own.ipv6, packet.source) else {

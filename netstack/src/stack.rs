@@ -10,9 +10,11 @@ use crate::config::Config;
 use crate::dns::Forwarder;
 use crate::flow::{Flow, FlowId, FlowTable, Protocol, TimerQueue};
 use crate::host::{Failure, Host, HostError, Readiness};
-use crate::icmp::Unreachable;
+use crate::icmp::{Problem, Unreachable};
 use crate::ip;
-use crate::link::{Link, RxFrame};
+use crate::ip::fragmentation::{self, Datagram, Identifications, TRANSPORT_LEN};
+use crate::ip::reassembly::{Outcome, Reassembly};
+use crate::link::{Link, RxChecksum, RxFrame, TxOffload};
 use crate::ndp;
 use crate::policy::{Addresses, Verdict};
 use crate::stats::Stats;
@@ -35,7 +37,11 @@ pub struct Stack {
     turn: Vec<FlowId>,
     pub(crate) own: Addresses,
     /// Our link-local address.
-    router: Ipv6Addr,
+    pub(crate) router: Ipv6Addr,
+    reassembly: Reassembly,
+    identifications: Identifications,
+    /// Search domains that DHCP tells.
+    pub(crate) search: Vec<String>,
 }
 
 impl Stack {
@@ -63,6 +69,9 @@ impl Stack {
                 ipv6: config.ipv6,
             },
             router: ndp::link_local(config.mac),
+            reassembly: Reassembly::default(),
+            identifications: Identifications::new(config.seed),
+            search: Vec::new(),
             config,
         }
     }
@@ -71,11 +80,13 @@ impl Stack {
     pub fn stats(&self) -> Stats {
         Stats {
             frames_out: self.link.transmitted(),
+            fragments_dropped: self.reassembly.discarded(),
             ..self.stats
         }
     }
 
-    /// Flows at present, all protocols (a UDP socket counts as one, too).
+    /// Flows at present, all protocols (a UDP socket counts as one, too, but not
+    /// towards the limit).
     pub fn flow_count(&self) -> usize {
         self.flows.len()
     }
@@ -90,6 +101,16 @@ impl Stack {
     /// those that they began with, until the container repeats them.
     pub fn set_resolvers(&mut self, resolvers: Vec<SocketAddr>) {
         self.forwarder.set_servers(resolvers);
+    }
+
+    /// Sets the names that the DNS forwarder answers for itself.
+    pub fn set_names(&mut self, names: Vec<(String, Vec<IpAddr>)>) {
+        self.config.names = names;
+    }
+
+    /// Sets the domains that DHCP tells the container to look for names in.
+    pub fn set_search(&mut self, search: Vec<String>) {
+        self.search = search;
     }
 
     /// A frame from the container, virtio header included when the link has one.
@@ -145,30 +166,122 @@ impl Stack {
         bursts: &mut Bursts<'f>,
         host: &mut H,
     ) {
-        let packet = match parse(frame.payload) {
-            Ok(packet) => packet,
-            Err(ip::Unusable::Fragment) => {
-                self.stats.fragments_dropped += 1;
-                return;
-            }
-            Err(ip::Unusable::Malformed) => {
-                self.stats.dropped += 1;
-                return;
-            }
-        };
+        match parse(frame.payload) {
+            Ok(packet) => self.whole_packet(now, frame, &packet, bursts, host),
+            Err(ip::Unusable::Fragment) => self.fragment(now, frame, bursts, host),
+            Err(ip::Unusable::Malformed) => self.stats.dropped += 1,
+        }
+    }
+
+    fn whole_packet<'f, H: Host>(
+        &mut self,
+        now: Instant,
+        frame: &RxFrame<'f>,
+        packet: &ip::Packet<'f>,
+        bursts: &mut Bursts<'f>,
+        host: &mut H,
+    ) {
         if !frame.unicast || !self.is_container(packet.source) {
-            return self.link_local_input(now, frame, &packet, host);
+            return self.link_local_input(now, frame, packet, host);
         }
         self.link.learn(frame.source);
         match packet.protocol {
-            IpProtocol::Tcp => self.tcp_input(now, &packet, frame.checksum, bursts, host),
-            IpProtocol::Udp => {
-                self.udp_input(now, &packet, frame.checksum, frame.udp_segment, host);
+            IpProtocol::Tcp => self.tcp_input(now, packet, frame.checksum, bursts, host),
+            IpProtocol::Udp if self.is_for_dhcp(packet) => {
+                self.dhcp_input(packet, frame.checksum, host);
             }
-            IpProtocol::Icmp if packet.source.is_ipv4() => self.icmp_input(now, &packet, host),
-            IpProtocol::Icmpv6 if packet.source.is_ipv6() => self.icmp_input(now, &packet, host),
+            IpProtocol::Udp => {
+                self.udp_input(now, packet, frame.checksum, frame.udp_segment, host);
+            }
+            IpProtocol::Icmp if packet.source.is_ipv4() => self.icmp_input(now, packet, host),
+            IpProtocol::Icmpv6 if packet.source.is_ipv6() => self.icmp_input(now, packet, host),
             _ => self.unreachable(packet.whole, Unreachable::Protocol, host),
         }
+    }
+
+    /// A fragment. What it completes is treated like any other packet, behind the
+    /// frames that came before it.
+    fn fragment<'f, H: Host>(
+        &mut self,
+        now: Instant,
+        frame: &RxFrame<'f>,
+        bursts: &mut Bursts<'f>,
+        host: &mut H,
+    ) {
+        self.stats.fragments_in += 1;
+        let known = ip::ends(frame.payload).is_some_and(|(source, ..)| self.is_known(source));
+        if !frame.unicast || !known {
+            self.stats.dropped += 1;
+            return;
+        }
+        let Outcome::Complete(whole) = self.reassembly.insert(now, frame.payload) else {
+            return;
+        };
+        self.stats.reassembled += 1;
+        while let Some(burst) = bursts.next() {
+            self.tcp_burst(now, &burst, host);
+        }
+        let frame = RxFrame {
+            source: frame.source,
+            unicast: frame.unicast,
+            ethertype: frame.ethertype,
+            payload: whole.packet(),
+            // No offload has seen the whole.
+            checksum: RxChecksum::Present,
+            udp_segment: 0,
+        };
+        match ip::parse(frame.payload) {
+            // Neighbour discovery is never fragmented (RFC 6980).
+            Ok(packet) if ndp::is_message(&packet) => self.stats.dropped += 1,
+            Ok(packet) => {
+                let packet = ip::Packet {
+                    // It was.
+                    dont_fragment: false,
+                    ..packet
+                };
+                let mut bursts = Bursts::default();
+                self.whole_packet(now, &frame, &packet, &mut bursts, host);
+                while let Some(burst) = bursts.next() {
+                    self.tcp_burst(now, &burst, host);
+                }
+            }
+            Err(_) => self.stats.dropped += 1,
+        }
+        self.reassembly.recycle(whole);
+    }
+
+    /// Sends a datagram whose checksum is made, in fragments if it must be; `false`
+    /// when no IP packet can be that long.
+    pub(crate) fn transmit_complete<H: Host>(
+        &mut self,
+        datagram: Datagram<'_>,
+        host: &mut H,
+    ) -> bool {
+        let mtu = self.link.config.mtu;
+        let start = ip::header_len(datagram.source);
+        let total = start + TRANSPORT_LEN + datagram.payload.len();
+        if total <= usize::from(mtu) {
+            let mut head = [0; ip::MAX_HEADER_LEN + TRANSPORT_LEN];
+            let (source, destination) = (datagram.source, datagram.destination);
+            ip::emit(&mut head, total, source, destination, datagram.protocol);
+            let Some(head) = head.get_mut(..start + TRANSPORT_LEN) else {
+                return false;
+            };
+            head[start..].copy_from_slice(&datagram.transport);
+            let parts = [datagram.payload, &[]];
+            self.link.transmit(host, TxOffload::Complete, head, parts);
+            return true;
+        }
+        let Some(fragments) = fragmentation::cut(datagram, mtu, &mut self.identifications) else {
+            return false;
+        };
+        for fragment in fragments {
+            self.stats.fragments_out += 1;
+            let parts = [fragment.payload, &[]];
+            self.link
+                .transmit(host, TxOffload::Complete, fragment.head(), parts);
+        }
+        true
     }
 
     /// A packet that does not leave the link: for a group, or of a sender that has
@@ -180,20 +293,27 @@ impl Stack {
         packet: &ip::Packet<'_>,
         host: &mut H,
     ) {
-        let known = match packet.source {
-            IpAddr::V4(source) => source == self.config.container,
-            IpAddr::V6(source) => {
-                source.is_unspecified()
-                    || source.is_unicast_link_local()
-                    || self.is_container(source.into())
+        let known = self.is_known(packet.source) || packet.source.is_unspecified();
+        match packet.protocol {
+            IpProtocol::Icmpv6 if known && packet.source.is_ipv6() => {
+                self.link.learn(frame.source);
+                self.icmp_input(now, packet, host);
             }
-        };
-        if known && packet.protocol == IpProtocol::Icmpv6 {
-            self.link.learn(frame.source);
-            self.icmp_input(now, packet, host);
-        } else {
-            self.stats.dropped += 1;
+            IpProtocol::Udp if known && self.is_for_dhcp(packet) => {
+                self.link.learn(frame.source);
+                self.dhcp_input(packet, frame.checksum, host);
+            }
+            _ => self.stats.dropped += 1,
         }
+    }
+
+    /// Whether `address` is one that the container may use, be it only on the link.
+    fn is_known(&self, address: IpAddr) -> bool {
+        let link_local = match address {
+            IpAddr::V4(_) => false,
+            IpAddr::V6(address) => self.own.ipv6.is_some() && address.is_unicast_link_local(),
+        };
+        link_local || self.is_container(address)
     }
 
     /// Whether `address` is one that the container may use.
@@ -289,11 +409,11 @@ impl Stack {
     /// When [`Stack::tick`] must be called; `Instant::ZERO` when there is work
     /// left that should be done as soon as other input has been looked at.
     pub fn next_deadline(&self) -> Option<Instant> {
-        if self.again.is_empty() {
-            self.timers.next()
-        } else {
-            Some(Instant::ZERO)
+        if !self.again.is_empty() {
+            return Some(Instant::ZERO);
         }
+        let deadlines = [self.timers.next(), self.reassembly.next_deadline()];
+        deadlines.into_iter().flatten().min()
     }
 
     /// Does what is due.
@@ -307,6 +427,10 @@ impl Stack {
             self.tcp_ready(now, id, Readiness::default(), host);
         }
         self.turn = turn;
+        while let Some(first) = self.reassembly.expire(now) {
+            self.problem(first.packet(), Problem::Incomplete, None, host);
+            self.reassembly.recycle(first);
+        }
         while let Some(id) = self.timers.pop_due(&mut self.flows, now) {
             match self.flows.get_mut(id) {
                 Some(Flow::Tcp(_)) => self.tcp_due(now, id, host),

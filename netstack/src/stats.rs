@@ -9,8 +9,14 @@ pub struct Stats {
     pub frames_out: u64,
     /// Frames dropped: malformed, bad checksum, wrong source, unknown protocol.
     pub dropped: u64,
-    /// IP fragments dropped.
+    /// IP fragments from the container.
+    pub fragments_in: u64,
+    /// Packets made of them.
+    pub reassembled: u64,
+    /// IP fragments that came to nothing: malformed, overlapping, or without the rest.
     pub fragments_dropped: u64,
+    /// IP fragments to the container.
+    pub fragments_out: u64,
     /// Flows refused by policy.
     pub denied: u64,
     /// Flows refused because a limit was reached.
@@ -27,6 +33,6 @@ pub struct Stats {
     pub udp_filtered: u64,
     /// Datagrams to the DNS forwarder that answer no query.
     pub dns_unmatched: u64,
-    /// UDP datagrams too long for the link.
+    /// UDP datagrams too long for any packet of their IP version.
     pub udp_too_long: u64,
 }

@@ -26,6 +26,7 @@ use crate::checksum::Sum;
 use crate::flow::{Flow, FlowId, FlowKey, Protocol};
 use crate::host::{Close, Failure, Host};
 use crate::icmp::{Problem, Unreachable, udp_header};
+use crate::ip::fragmentation::Datagram;
 use crate::ip::{self, len16};
 use crate::link::{RxChecksum, TxOffload};
 use crate::policy::Verdict;
@@ -193,7 +194,7 @@ impl Stack {
         &mut self,
         now: Instant,
         key: FlowKey,
-        datagram: &Datagram<'_>,
+        datagram: &Received<'_>,
         size: usize,
         host: &mut H,
     ) {
@@ -332,7 +333,13 @@ impl Stack {
         };
         let headers = ip::header_len(remote.ip()) + HEADER_LEN;
         if single + headers > usize::from(self.link.config.mtu) {
-            self.stats.udp_too_long += 1;
+            for one in payload.chunks(single) {
+                if self.udp_emit_complete(remote, container, one, host) {
+                    self.stats.udp_down += 1;
+                } else {
+                    self.stats.udp_too_long += 1;
+                }
+            }
         } else if segment == 0 || payload.len() <= single {
             self.stats.udp_down += 1;
             self.udp_emit(remote, container, payload, 0, host);
@@ -368,6 +375,41 @@ impl Stack {
         view.set_len(len16(HEADER_LEN + payload.len()));
         self.link
             .transmit(host, TxOffload::Udp { segment }, head, [payload, &[]]);
+    }
+
+    /// As [`Stack::udp_emit`], with the checksum made: in fragments if it must be, and
+    /// for clients that read the link itself. `false` when no IP packet can be that long.
+    pub(crate) fn udp_emit_complete<H: Host>(
+        &mut self,
+        from: SocketAddr,
+        to: SocketAddr,
+        payload: &[u8],
+        host: &mut H,
+    ) -> bool {
+        let Ok(length) = u16::try_from(HEADER_LEN + payload.len()) else {
+            return false;
+        };
+        let mut transport = udp_header(from.port(), to.port());
+        transport[4..6].copy_from_slice(&length.to_be_bytes());
+        let protocol = IpProtocol::Udp;
+        let (source, destination) = (from.ip(), to.ip());
+        let mut sum = Sum::pseudo_header(source, destination, protocol.into(), usize::from(length));
+        sum.add(&transport);
+        sum.add(payload);
+        let checksum = match sum.finish() {
+            // None (RFC 768).
+            0 => 0xffff,
+            checksum => checksum,
+        };
+        transport[6..].copy_from_slice(&checksum.to_be_bytes());
+        let datagram = Datagram {
+            source,
+            destination,
+            protocol,
+            transport,
+            payload,
+        };
+        self.transmit_complete(datagram, host)
     }
 
     /// A datagram to `to` came to nothing: the container gets the ICMP error
@@ -520,13 +562,13 @@ enum Opened {
     Dns,
 }
 
-struct Datagram<'a> {
-    source_port: u16,
-    destination_port: u16,
-    payload: &'a [u8],
+pub(crate) struct Received<'a> {
+    pub(crate) source_port: u16,
+    pub(crate) destination_port: u16,
+    pub(crate) payload: &'a [u8],
 }
 
-fn parse<'a>(packet: &ip::Packet<'a>, checksum: RxChecksum) -> Option<Datagram<'a>> {
+pub(crate) fn parse<'a>(packet: &ip::Packet<'a>, checksum: RxChecksum) -> Option<Received<'a>> {
     let view = UdpPacket::new_checked(packet.payload).ok()?;
     if view.src_port() == 0 || usize::from(view.len()) < HEADER_LEN {
         return None;
@@ -546,7 +588,7 @@ fn parse<'a>(packet: &ip::Packet<'a>, checksum: RxChecksum) -> Option<Datagram<'
             return None;
         }
     }
-    Some(Datagram {
+    Some(Received {
         source_port: view.src_port(),
         destination_port: view.dst_port(),
         payload: packet.payload.get(HEADER_LEN..usize::from(view.len()))?,

@@ -107,6 +107,10 @@ pub(super) struct RunArgs {
     /// Print what would be done, in order, and do nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Name of the container, by which `crun-lite port` and `crun-lite net` know
+    /// it [default: our process id]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
     /// Remove the container when it ends (accepted: nothing is ever kept)
     #[arg(long)]
     pub rm: bool,
@@ -166,7 +170,10 @@ pub(super) struct RunArgs {
 
     /// The network: builtin (our own user-space stack), none (only lo), host
     /// (the host's own). Keys of builtin: mtu=BYTES (576 to 65520), cidr=ADDR/N
-    /// (N from 1 to 25, 10.0.2.0/24), allow_host_loopback=BOOL (the gateway
+    /// (N from 1 to 25, 10.0.2.0/24), enable_ipv6=BOOL (as the host has it),
+    /// cidr6=PREFIX/64 (the first of fd00::/64, fd00:0:0:1::/64 ... that the host does
+    /// not use), outbound_addr=IP|IFACE and outbound_addr6=IP|IFACE (where traffic
+    /// leaves the host from), allow_host_loopback=BOOL (the gateway
     /// address reaches the host's 127.0.0.1), allow_host_addresses=BOOL (so do
     /// the host's other addresses), allow_link_local=BOOL (169.254.0.0/16),
     /// max_flows=N (connections at once, from the limit on open files),
@@ -194,6 +201,25 @@ pub(super) struct RunArgs {
         help_heading = "Network"
     )]
     pub dns: Vec<String>,
+    /// Domain to search names in, in place of the host's; . for none
+    #[arg(
+        long,
+        value_name = "DOMAIN",
+        value_delimiter = ',',
+        help_heading = "Network"
+    )]
+    pub dns_search: Vec<String>,
+    /// Option of the resolver (resolv.conf(5)), in place of the host's
+    #[arg(
+        long,
+        value_name = "OPTION",
+        value_delimiter = ',',
+        help_heading = "Network"
+    )]
+    pub dns_option: Vec<String>,
+    /// MAC address of the container's interface
+    #[arg(long, value_name = "MAC", help_heading = "Network")]
+    pub mac_address: Option<String>,
     /// Line to add to /etc/hosts; the address host-gateway stands for the host
     #[arg(
         long,
@@ -202,6 +228,20 @@ pub(super) struct RunArgs {
         help_heading = "Network"
     )]
     pub add_host: Vec<String>,
+    #[allow(
+        rustdoc::broken_intra_doc_links,
+        reason = "the help text of an option, not a link"
+    )]
+    /// Lead ports of the host to the container's; ADDR is one of the host's
+    /// addresses, an IPv6 one in brackets [default: all, IPv4 and IPv6]. Without
+    /// HOST any free port is taken. Ranges (80-89) are of equal length
+    #[arg(
+        short = 'p',
+        long,
+        value_name = "[[ADDR:]HOST:]CONTAINER[/tcp|udp]",
+        help_heading = "Network"
+    )]
+    pub publish: Vec<String>,
 
     /// Write what passes the container's network link to a file that tcpdump and
     /// Wireshark read. A file of BYTES [default: 100m; at least 128k] becomes

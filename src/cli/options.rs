@@ -11,6 +11,7 @@ mod names;
 mod network;
 mod paths;
 mod pcap;
+pub(super) mod publish;
 mod security;
 
 use std::ffi::{OsStr, OsString};
@@ -67,7 +68,7 @@ pub(super) fn validate(args: RunArgs, host: &Host) -> Result<RunSpec, Error> {
         ));
     }
     let namespaces = namespaces(&args, host)?;
-    let network = network::parse(&args.net, args.mtu.as_deref())?;
+    let network = network::parse(&args.net, args.mtu.as_deref(), args.mac_address.as_deref())?;
     let namespaces = Namespaces {
         net: network != Network::Host,
         ..namespaces
@@ -110,11 +111,15 @@ pub(super) fn validate(args: RunArgs, host: &Host) -> Result<RunSpec, Error> {
         mask: security.mask,
         unmask: security.unmask,
         dns: network::dns(&args.dns)?,
+        dns_search: network::dns_search(&args.dns_search, &network)?,
+        dns_options: network::dns_options(&args.dns_option, &network)?,
         add_host: network::add_host(&args.add_host, &network)?,
         pcap: args
             .pcap
             .map(|pcap| pcap::parse(&pcap, &network))
             .transpose()?,
+        publish: publish::publish(&args.publish, &network)?,
+        name: args.name.as_deref().map(publish::name).transpose()?,
         network,
         rootfs,
         hostname,

@@ -1,6 +1,7 @@
 //! `crun-lite run`: where container and network meet.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -11,12 +12,13 @@ use mio::{Events, Poll};
 use super::args::{LogFormat, RunArgs};
 use super::options::{self, Host};
 use super::output;
-use crate::config::{Network, RootFs, RunSpec, nameservers};
-use crate::container::{self, SpawnIo, Supervisor};
+use crate::config::{Network, RootFs, RunSpec, search_domains};
+use crate::container::{self, Sockets, SpawnIo, Supervisor};
 use crate::error::Error;
 use crate::net::{self, Capture, Driver};
 use crate::ns::idmap;
 use crate::plan::{self, EtcFiles, FileKind, MountFlags, Plan, RootSource, Step};
+use crate::sys;
 use crate::sys::signal::{self, SignalSet};
 
 /// Events taken from the kernel at a time.
@@ -30,9 +32,13 @@ const GRACE: Duration = Duration::from_millis(100);
 /// been changed when an error comes before the last of these.
 pub(super) fn run(args: RunArgs, format: LogFormat) -> Result<ExitCode, Error> {
     let dry_run = args.dry_run;
+    // Before anything else is opened.
+    let inherited = sys::listen_fds::take()
+        .map_err(|error| Error::host("take over the sockets of LISTEN_FDS", error))?;
     let mut spec = options::validate(args, &Host::current())?;
     if let Network::Builtin(network) = &mut spec.network {
         net::choose_ipv6(network)?;
+        net::check_outbound(network)?;
     }
     let resolv_conf = read_text("/etc/resolv.conf");
     let plan = prepare(&spec, &resolv_conf)?;
@@ -40,7 +46,7 @@ pub(super) fn run(args: RunArgs, format: LogFormat) -> Result<ExitCode, Error> {
         output::plan(&plan, format)?;
         return Ok(ExitCode::SUCCESS);
     }
-    carry_out(&spec, &plan, &resolv_conf).map(ExitCode::from)
+    carry_out(&spec, &plan, &resolv_conf, inherited).map(ExitCode::from)
 }
 
 /// Everything that can be found out and decided without changing anything: the
@@ -103,11 +109,20 @@ fn read_text(path: &str) -> String {
 }
 
 /// Starts the container and its network and waits for the end of both.
-fn carry_out(spec: &RunSpec, plan: &Plan, resolv_conf: &str) -> Result<u8, Error> {
+fn carry_out(
+    spec: &RunSpec,
+    plan: &Plan,
+    resolv_conf: &str,
+    inherited: Vec<OwnedFd>,
+) -> Result<u8, Error> {
     let network = match &spec.network {
         Network::Builtin(network) => Some(network),
         Network::None | Network::Host => None,
     };
+    if network.is_some() {
+        net::raise_descriptor_limit();
+    }
+    let listeners = net::bind_published(&spec.publish, inherited)?;
     let io = SpawnIo {
         tty: spec.tty,
         interactive: spec.interactive,
@@ -122,10 +137,7 @@ fn carry_out(spec: &RunSpec, plan: &Plan, resolv_conf: &str) -> Result<u8, Error
     };
     let mut driver = match (link, network) {
         (Some(link), Some(network)) => {
-            let resolvers = nameservers(resolv_conf)
-                .into_iter()
-                .map(|at| (at, 53).into())
-                .collect();
+            let resolvers = net::resolvers_of(resolv_conf);
             Some(Driver::new(
                 link,
                 network,
@@ -136,14 +148,23 @@ fn carry_out(spec: &RunSpec, plan: &Plan, resolv_conf: &str) -> Result<u8, Error
         }
         _ => None,
     };
-    if let (Some(driver), Some(capture)) = (&mut driver, capture) {
-        driver.capture(capture);
+    if let Some(driver) = &mut driver {
+        driver.set_names(plan::own_names(spec));
+        let search = spec.dns_search.clone();
+        driver.set_search(search.unwrap_or_else(|| search_domains(resolv_conf)));
+        if let Some(capture) = capture {
+            driver.capture(capture);
+        }
+        driver.publish(listeners)?;
     }
     // The link has somebody to listen to it: nothing else has to be waited for.
     prepared.release()?;
     let mut supervisor = prepared.supervise(poll.registry())?;
     supervisor.start()?;
     let mut events = Events::with_capacity(EVENTS);
+    if let Some(driver) = &mut driver {
+        pass_sockets(&mut supervisor, driver);
+    }
     loop {
         let timeout = driver.as_mut().and_then(Driver::timeout);
         if let Some(code) = turn(
@@ -162,6 +183,9 @@ fn carry_out(spec: &RunSpec, plan: &Plan, resolv_conf: &str) -> Result<u8, Error
             }
             return Ok(code);
         }
+        if let Some(driver) = &mut driver {
+            pass_sockets(&mut supervisor, driver);
+        }
         let Some(Err(gone)) = driver.as_mut().map(Driver::turn) else {
             continue;
         };
@@ -176,6 +200,23 @@ fn carry_out(spec: &RunSpec, plan: &Plan, resolv_conf: &str) -> Result<u8, Error
             if left.is_zero() {
                 return Err(gone);
             }
+        }
+    }
+}
+
+/// Gets the driver the sockets of the container's network that it needs.
+fn pass_sockets(supervisor: &mut Supervisor, driver: &mut Driver) {
+    for Sockets { asked, opened } in supervisor.take_sockets() {
+        driver.supply_sockets(asked, opened);
+    }
+    loop {
+        let count = driver.sockets_wanted();
+        if count == 0 {
+            return;
+        }
+        if let Err(error) = supervisor.open_sockets(count) {
+            tracing::debug!("ask the container's init for sockets: {error}");
+            driver.sockets_refused(count);
         }
     }
 }

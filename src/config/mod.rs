@@ -3,6 +3,7 @@
 //! Everything here is plain data. Nothing has been opened, created or changed
 //! when a [`RunSpec`] exists, but everything that can be checked has been.
 
+mod publish;
 mod resolv_conf;
 
 use std::ffi::OsString;
@@ -12,7 +13,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-pub use resolv_conf::nameservers;
+pub use publish::{Publish, Transport};
+pub use resolv_conf::{NameServer, nameservers, search_domains};
 
 /// One `crun-lite run`, validated.
 #[derive(Debug, Clone, Serialize)]
@@ -59,8 +61,16 @@ pub struct RunSpec {
     pub network: Network,
     /// `--dns`: resolvers to write into `resolv.conf` in place of ours.
     pub dns: Vec<IpAddr>,
+    /// `--dns-search`: replaces the host's search list.
+    pub dns_search: Option<Vec<String>>,
+    /// `--dns-option`: replaces the host's resolver options.
+    pub dns_options: Option<Vec<String>>,
     /// `--add-host NAME:ADDR`.
     pub add_host: Vec<(String, IpAddr)>,
+    /// `--publish`, in the order given; no two ask for one port of the host.
+    pub publish: Vec<Publish>,
+    /// `--name`; `None` is our process id.
+    pub name: Option<String>,
     /// `--pcap`; only with a network of our own.
     pub pcap: Option<Pcap>,
 }
@@ -184,6 +194,15 @@ pub enum Network {
     Host,
 }
 
+/// Where connections and datagrams of the container leave the host from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub enum Outbound {
+    /// This address of the host.
+    Address(IpAddr),
+    /// This interface.
+    Interface(String),
+}
+
 /// Whether a network has IPv6.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub enum Ipv6Mode {
@@ -210,6 +229,12 @@ pub struct BuiltinNetwork {
     /// IPv6 network address, of a /64; `None`: one that the host does not use, if
     /// there is to be IPv6. [`crate::net::choose_ipv6`] decides.
     pub network6: Option<Ipv6Addr>,
+    /// Where IPv4 leaves the host from; `None`: as its routes say.
+    pub outbound: Option<Outbound>,
+    /// Where IPv6 leaves the host from.
+    pub outbound6: Option<Outbound>,
+    /// The container's MAC; `None`: the same for every container.
+    pub mac: Option<[u8; 6]>,
     /// The gateway address reaches the host's loopback.
     pub allow_host_loopback: bool,
     /// The host's own other addresses are reachable.
@@ -230,6 +255,9 @@ impl Default for BuiltinNetwork {
             prefix_len: 24,
             ipv6: Ipv6Mode::Auto,
             network6: None,
+            outbound: None,
+            outbound6: None,
+            mac: None,
             allow_host_loopback: false,
             allow_host_addresses: false,
             allow_link_local: false,

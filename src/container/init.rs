@@ -31,6 +31,8 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Gid, Pid, Signal, Uid, WaitOptions, WaitStatus};
 
+use socket2::{Domain, Socket, Type};
+
 use super::exec::Command;
 use super::ipc::{Channel, FromInit, Received, ToInit};
 use super::procfs::Procfs;
@@ -384,6 +386,35 @@ impl Init {
         Ok(code)
     }
 
+    /// Opens sockets that belong to the container's network, for the parent.
+    fn open_sockets(&self, asked: u8) -> io::Result<()> {
+        let mut sockets = Vec::new();
+        let mut errno = 0;
+        for _ in 0..asked {
+            match open_socket() {
+                Ok(socket) => sockets.push(socket),
+                Err(error) => {
+                    errno = error.raw_os_error().unwrap_or(libc::EIO);
+                    break;
+                }
+            }
+        }
+        let reply = FromInit::Sockets {
+            asked,
+            errno,
+            sockets,
+        };
+        let Err(error) = self.ends.channel.send(&reply) else {
+            return Ok(());
+        };
+        // Too many may be on their way (unix(7)); that the parent is gone is seen elsewhere.
+        self.ends.channel.send(&FromInit::Sockets {
+            asked,
+            errno: error.raw_os_error().unwrap_or(libc::EIO),
+            sockets: Vec::new(),
+        })
+    }
+
     /// Passes signals on and reaps orphans until the command `pid` has ended.
     fn reap(&self, pid: Pid, signals: &SignalFd, procfs: Option<&Procfs>) -> io::Result<u8> {
         loop {
@@ -393,6 +424,7 @@ impl Init {
                     Received::Message(ToInit::Signal { signal, group }) => {
                         pass_on(pid, signal, group)
                     }
+                    Received::Message(ToInit::OpenSockets(count)) => self.open_sockets(count)?,
                     Received::Message(ToInit::MapsWritten | ToInit::Go) => {}
                     Received::Nothing => break,
                     Received::End => {
@@ -413,6 +445,25 @@ impl Init {
             }
         }
     }
+}
+
+/// A TCP socket that takes IPv4 addresses, too; of IPv4 alone where the kernel has
+/// nothing else.
+fn open_socket() -> io::Result<OwnedFd> {
+    let make = |domain| Socket::new(domain, Type::STREAM.nonblocking(), None);
+    let socket = match make(Domain::IPV6) {
+        Ok(socket) => {
+            socket.set_only_v6(false)?;
+            socket
+        }
+        Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => make(Domain::IPV4)?,
+        Err(error) => return Err(error),
+    };
+    // The far end's own TCP has done what Nagle's algorithm is for.
+    socket.set_tcp_nodelay(true)?;
+    // Urgent data is ordinary data (RFC 6093, 4), which would be lost otherwise.
+    socket.set_out_of_band_inline(true)?;
+    Ok(socket.into())
 }
 
 /// Sends `signal` to the command. It may just have ended, and that is no error.

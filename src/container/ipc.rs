@@ -30,6 +30,8 @@ const VERSION: u8 = 1;
 const MAX_MESSAGE: usize = 4096;
 /// The longest text in one, bytes; JSON can escape a byte as six.
 const MAX_TEXT: usize = 512;
+/// Most descriptors in one message.
+const MAX_FDS: usize = 32;
 
 /// From the parent to init.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +40,8 @@ pub(super) enum ToInit {
     MapsWritten,
     /// Start the command.
     Go,
+    /// Open this many TCP sockets in the container's network namespace.
+    OpenSockets(u8),
     /// Pass a signal on.
     Signal {
         /// Which (signal(7)).
@@ -67,6 +71,15 @@ pub(super) enum FromInit {
         /// As typed.
         command: String,
     },
+    /// What became of [`ToInit::OpenSockets`].
+    Sockets {
+        /// How many there were to be.
+        asked: u8,
+        /// Why there are fewer (errno(3)); 0 where there are not.
+        errno: i32,
+        /// They, not connected.
+        sockets: Vec<OwnedFd>,
+    },
     /// The command has ended: its exit code, or 128 + the signal that ended it.
     Exited(u8),
 }
@@ -74,6 +87,7 @@ pub(super) enum FromInit {
 const MAPS_WRITTEN: u8 = 1;
 const GO: u8 = 2;
 const SIGNAL: u8 = 3;
+const OPEN_SOCKETS: u8 = 4;
 const LINK: u8 = 64;
 const TERMINAL: u8 = 65;
 const WARNING: u8 = 66;
@@ -81,6 +95,7 @@ const FAILED: u8 = 67;
 const SET_UP: u8 = 68;
 const EXEC_FAILED: u8 = 69;
 const EXITED: u8 = 70;
+const SOCKETS: u8 = 71;
 
 /// One end of the socketpair.
 #[derive(Debug)]
@@ -99,10 +114,10 @@ pub(super) enum Received<M> {
 
 /// A kind of message, one per direction.
 pub(super) trait Message: Sized {
-    /// Kind, body and descriptor.
-    fn encode(&self) -> io::Result<(u8, Vec<u8>, Option<BorrowedFd<'_>>)>;
+    /// Kind, body and descriptors.
+    fn encode(&self) -> io::Result<(u8, Vec<u8>, Vec<BorrowedFd<'_>>)>;
     /// The reverse; `None` where that is no message of this direction.
-    fn decode(kind: u8, body: &[u8], fd: Option<OwnedFd>) -> Option<Self>;
+    fn decode(kind: u8, body: &[u8], fds: Vec<OwnedFd>) -> Option<Self>;
 }
 
 impl Channel {
@@ -128,16 +143,15 @@ impl Channel {
     }
 
     fn send_with<M: Message>(&self, message: &M, flags: SendFlags) -> io::Result<()> {
-        let (kind, body, fd) = message.encode()?;
-        if body.len() + 2 > MAX_MESSAGE {
+        let (kind, body, fds) = message.encode()?;
+        if body.len() + 2 > MAX_MESSAGE || fds.len() > MAX_FDS {
             return Err(io::Error::from(io::ErrorKind::InvalidInput));
         }
         let head = [VERSION, kind];
         let iov = [IoSlice::new(&head), IoSlice::new(&body)];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
         let mut control = SendAncillaryBuffer::new(&mut space);
-        let fds = fd.as_slice();
-        if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+        if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&fds)) {
             return Err(io::Error::from(io::ErrorKind::OutOfMemory));
         }
         rustix::io::retry_on_intr(|| rustix::net::sendmsg(&self.0, &iov, &mut control, flags))?;
@@ -147,7 +161,7 @@ impl Channel {
     /// Takes the next message if there is one.
     pub(super) fn try_receive<M: Message>(&self) -> io::Result<Received<M>> {
         let mut buffer = [0; MAX_MESSAGE];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
         let mut receive = || {
@@ -179,15 +193,19 @@ impl Channel {
         else {
             return Ok(Received::End);
         };
-        let fd = control.drain().find_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-            _ => None,
-        });
-        let cut = received
-            .flags
-            .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC);
+        let mut fds = Vec::new();
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(rights) = message {
+                fds.extend(rights);
+            }
+        }
+        // Where this process has no more descriptors the kernel passes fewer on, and
+        // the message says whether that matters.
+        let cut = received.flags.contains(ReturnFlags::TRUNC);
         match message {
-            [VERSION, kind, body @ ..] if !cut => M::decode(*kind, body, fd).map(Received::Message),
+            [VERSION, kind, body @ ..] if !cut => {
+                M::decode(*kind, body, fds).map(Received::Message)
+            }
             _ => None,
         }
         .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
@@ -201,21 +219,23 @@ impl AsFd for Channel {
 }
 
 impl Message for ToInit {
-    fn encode(&self) -> io::Result<(u8, Vec<u8>, Option<BorrowedFd<'_>>)> {
+    fn encode(&self) -> io::Result<(u8, Vec<u8>, Vec<BorrowedFd<'_>>)> {
         Ok(match self {
-            Self::MapsWritten => (MAPS_WRITTEN, Vec::new(), None),
-            Self::Go => (GO, Vec::new(), None),
+            Self::MapsWritten => (MAPS_WRITTEN, Vec::new(), Vec::new()),
+            Self::Go => (GO, Vec::new(), Vec::new()),
+            Self::OpenSockets(count) => (OPEN_SOCKETS, vec![*count], Vec::new()),
             Self::Signal { signal, group } => {
                 let number = u8::try_from(*signal).map_err(|_| io::ErrorKind::InvalidInput)?;
-                (SIGNAL, vec![number, u8::from(*group)], None)
+                (SIGNAL, vec![number, u8::from(*group)], Vec::new())
             }
         })
     }
 
-    fn decode(kind: u8, body: &[u8], _fd: Option<OwnedFd>) -> Option<Self> {
+    fn decode(kind: u8, body: &[u8], _fds: Vec<OwnedFd>) -> Option<Self> {
         match (kind, body) {
             (MAPS_WRITTEN, []) => Some(Self::MapsWritten),
             (GO, []) => Some(Self::Go),
+            (OPEN_SOCKETS, [count]) => Some(Self::OpenSockets(*count)),
             (SIGNAL, [signal @ 1..=64, group @ 0..=1]) => Some(Self::Signal {
                 signal: i32::from(*signal),
                 group: *group == 1,
@@ -226,33 +246,42 @@ impl Message for ToInit {
 }
 
 impl Message for FromInit {
-    fn encode(&self) -> io::Result<(u8, Vec<u8>, Option<BorrowedFd<'_>>)> {
+    fn encode(&self) -> io::Result<(u8, Vec<u8>, Vec<BorrowedFd<'_>>)> {
         Ok(match self {
-            Self::Link(fd) => (LINK, Vec::new(), Some(fd.as_fd())),
-            Self::Terminal(fd) => (TERMINAL, Vec::new(), Some(fd.as_fd())),
-            Self::Warning(text) => (WARNING, shorten(text).as_bytes().to_vec(), None),
+            Self::Link(fd) => (LINK, Vec::new(), vec![fd.as_fd()]),
+            Self::Terminal(fd) => (TERMINAL, Vec::new(), vec![fd.as_fd()]),
+            Self::Warning(text) => (WARNING, shorten(text).as_bytes().to_vec(), Vec::new()),
             Self::Failed(failure) => {
                 let failure = StepFailure {
                     step: shorten(&failure.step).to_owned(),
                     object: shorten(&failure.object).to_owned(),
                     errno: failure.errno,
                 };
-                (FAILED, serde_json::to_vec(&failure)?, None)
+                (FAILED, serde_json::to_vec(&failure)?, Vec::new())
             }
-            Self::SetUp => (SET_UP, Vec::new(), None),
+            Self::SetUp => (SET_UP, Vec::new(), Vec::new()),
             Self::ExecFailed { errno, command } => (
                 EXEC_FAILED,
                 [&errno.to_le_bytes(), shorten(command).as_bytes()].concat(),
-                None,
+                Vec::new(),
             ),
-            Self::Exited(code) => (EXITED, vec![*code], None),
+            Self::Sockets {
+                asked,
+                errno,
+                sockets,
+            } => (
+                SOCKETS,
+                [&[*asked][..], &errno.to_le_bytes()].concat(),
+                sockets.iter().map(AsFd::as_fd).collect(),
+            ),
+            Self::Exited(code) => (EXITED, vec![*code], Vec::new()),
         })
     }
 
-    fn decode(kind: u8, body: &[u8], fd: Option<OwnedFd>) -> Option<Self> {
+    fn decode(kind: u8, body: &[u8], fds: Vec<OwnedFd>) -> Option<Self> {
         match (kind, body) {
-            (LINK, []) => fd.map(Self::Link),
-            (TERMINAL, []) => fd.map(Self::Terminal),
+            (LINK, []) => fds.into_iter().next().map(Self::Link),
+            (TERMINAL, []) => fds.into_iter().next().map(Self::Terminal),
             (WARNING, text) => Some(Self::Warning(String::from_utf8_lossy(text).into_owned())),
             (FAILED, json) => serde_json::from_slice(json).ok().map(Self::Failed),
             (SET_UP, []) => Some(Self::SetUp),
@@ -264,6 +293,11 @@ impl Message for FromInit {
                     command,
                 })
             }
+            (SOCKETS, [asked, errno @ ..]) => Some(Self::Sockets {
+                asked: *asked,
+                errno: i32::from_le_bytes(errno.try_into().ok()?),
+                sockets: fds,
+            }),
             (EXITED, [code]) => Some(Self::Exited(*code)),
             _ => None,
         }
@@ -297,6 +331,7 @@ mod tests {
         for sent in [
             ToInit::MapsWritten,
             ToInit::Go,
+            ToInit::OpenSockets(7),
             ToInit::Signal {
                 signal: 64,
                 group: true,
@@ -388,6 +423,35 @@ mod tests {
     }
 
     #[test]
+    fn many_descriptors_ride_along() {
+        let sockets: Vec<OwnedFd> = (0..MAX_FDS)
+            .map(|_| std::net::UdpSocket::bind("127.0.0.1:0").unwrap().into())
+            .collect();
+        let sent = FromInit::Sockets {
+            asked: 200,
+            errno: libc::EMFILE,
+            sockets,
+        };
+        let FromInit::Sockets {
+            asked: 200,
+            errno: libc::EMFILE,
+            sockets,
+        } = pass(&sent)
+        else {
+            panic!("no sockets")
+        };
+        assert_eq!(sockets.len(), MAX_FDS);
+        let more = (0..=MAX_FDS).map(|_| sockets[0].try_clone().unwrap());
+        let (a, _b) = Channel::pair().unwrap();
+        let too_many = FromInit::Sockets {
+            asked: 0,
+            errno: 0,
+            sockets: more.collect(),
+        };
+        assert!(a.send(&too_many).is_err());
+    }
+
+    #[test]
     fn nonsense_is_refused() {
         let (a, b) = Channel::pair().unwrap();
         for message in [
@@ -401,9 +465,9 @@ mod tests {
             assert!(b.try_receive::<ToInit>().is_err(), "{message:?}");
         }
         for body in [&[][..], &[1, 2, 3]] {
-            assert!(FromInit::decode(EXEC_FAILED, body, None).is_none());
+            assert!(FromInit::decode(EXEC_FAILED, body, Vec::new()).is_none());
         }
-        assert!(FromInit::decode(LINK, &[], None).is_none());
-        assert!(FromInit::decode(FAILED, b"{", None).is_none());
+        assert!(FromInit::decode(LINK, &[], Vec::new()).is_none());
+        assert!(FromInit::decode(FAILED, b"{", Vec::new()).is_none());
     }
 }

@@ -27,7 +27,7 @@ use std::os::fd::OwnedFd;
 use crate::error::StepFailure;
 
 pub use spawn::{Prepared, spawn};
-pub use supervisor::Supervisor;
+pub use supervisor::{Sockets, Supervisor};
 
 /// What the command's standard streams are.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

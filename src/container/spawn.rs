@@ -301,7 +301,9 @@ impl Prepared {
                 Received::Message(FromInit::Warning(text)) => warn!("{text}"),
                 Received::Message(FromInit::Failed(failure)) => return Err(failure.into()),
                 Received::Message(
-                    message @ (FromInit::ExecFailed { .. } | FromInit::Exited(_)),
+                    message @ (FromInit::ExecFailed { .. }
+                    | FromInit::Exited(_)
+                    | FromInit::Sockets { .. }),
                 ) => {
                     return Err(Error::InitDied(format!("out of turn: {message:?}")));
                 }

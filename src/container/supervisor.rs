@@ -16,7 +16,7 @@
 //! has written to the pty is still passed on then.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use mio::event::Event;
 use mio::unix::SourceFd;
@@ -39,6 +39,16 @@ const RELAY: Tokens = Tokens {
     output: Token(5),
 };
 
+/// What became of one [`Supervisor::open_sockets`].
+#[derive(Debug)]
+pub struct Sockets {
+    /// How many there were to be.
+    pub asked: usize,
+    /// TCP sockets of the container's network namespace, not connected, at most as
+    /// many; of IPv6 where there is such, which take IPv4 addresses, too.
+    pub opened: Vec<OwnedFd>,
+}
+
 /// A container that is about to run its command, or does.
 #[derive(Debug)]
 pub struct Supervisor {
@@ -53,6 +63,8 @@ pub struct Supervisor {
     registry: Registry,
     released: bool,
     started: bool,
+    /// Sockets that init has opened, by the request for them.
+    sockets: Vec<Sockets>,
     /// What the command came to, once known.
     outcome: Option<Result<u8, Error>>,
     /// Init has ended; its exit code.
@@ -93,6 +105,7 @@ impl Prepared {
             registry,
             released,
             started: false,
+            sockets: Vec::new(),
             outcome: None,
             ended: None,
         };
@@ -162,6 +175,22 @@ impl Supervisor {
                 .map_err(|e| Error::host("handle a signal", e))?;
         }
         self.turn()
+    }
+
+    /// Has init open `count` TCP sockets, at most 32, in the container's network
+    /// namespace. They come with [`Supervisor::take_sockets`]. To be called after
+    /// [`Supervisor::start`].
+    ///
+    /// # Errors
+    /// Init cannot be asked at present, or is gone.
+    pub fn open_sockets(&self, count: usize) -> io::Result<()> {
+        let count = u8::try_from(count).map_err(|_| io::ErrorKind::InvalidInput)?;
+        self.channel.try_send(&ToInit::OpenSockets(count))
+    }
+
+    /// Takes the sockets that have come.
+    pub fn take_sockets(&mut self) -> Vec<Sockets> {
+        std::mem::take(&mut self.sockets)
     }
 
     /// Handles one event of the loop; those with a token of the caller's do
@@ -241,6 +270,21 @@ impl Supervisor {
                 Received::Nothing | Received::End => return Ok(()),
                 Received::Message(FromInit::Warning(text)) => {
                     warn!("{text}");
+                    continue;
+                }
+                Received::Message(FromInit::Sockets {
+                    asked,
+                    errno,
+                    sockets,
+                }) => {
+                    if errno != 0 {
+                        let error = io::Error::from_raw_os_error(errno);
+                        warn!("open sockets in the container's network: {error}");
+                    }
+                    self.sockets.push(Sockets {
+                        asked: usize::from(asked),
+                        opened: sockets,
+                    });
                     continue;
                 }
                 Received::Message(FromInit::Exited(code)) => Ok(code),

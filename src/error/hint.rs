@@ -45,6 +45,15 @@ pub enum Hint {
          container (podman, docker: --security-opt seccomp=unconfined)"
     )]
     Confined,
+    /// A port below `net.ipv4.ip_unprivileged_port_start` (ip(7)).
+    #[error(
+        "ports below {0} are for root only here: as root, 'sysctl \
+         net.ipv4.ip_unprivileged_port_start={1}', or have the socket bound for you (LISTEN_FDS)"
+    )]
+    PrivilegedPort(u16, u16),
+    /// Another program listens there.
+    #[error("another program has that port: 'ss -lnp sport = :{0}' says which")]
+    BusyPort(u16),
     /// The subordinate ids are not the caller's.
     #[error(
         "these ids are not yours in /etc/subuid and /etc/subgid: as root, 'usermod --add-subuids \
@@ -73,6 +82,22 @@ fn find(error: &Error, is_root: bool, sysctl: impl Fn(&str) -> Option<String>) -
         return reason
             .contains("not allowed")
             .then_some(Hint::SubordinateIds);
+    }
+    if let Error::Publish {
+        address, source, ..
+    } = error
+    {
+        let port = address.port();
+        return match source.raw_os_error()? {
+            libc::EACCES => {
+                let first = sysctl("net.ipv4.ip_unprivileged_port_start")?
+                    .parse()
+                    .ok()?;
+                (port < first).then_some(Hint::PrivilegedPort(first, port))
+            }
+            libc::EADDRINUSE if port != 0 => Some(Hint::BusyPort(port)),
+            _ => None,
+        };
     }
     let (what, errno) = cause(error)?;
     let is = |name: &str, value: &str| sysctl(name).is_some_and(|found| found == value);

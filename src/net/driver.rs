@@ -1,9 +1,11 @@
 //! Drives the stack from the parent's loop.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
+
+mod inbound;
 
 use mio::event::Event;
 use mio::unix::SourceFd;
@@ -16,7 +18,10 @@ use super::busy_poll::BusyPoll;
 use super::frames::Frames;
 use super::local::LocalAddresses;
 use super::namespace::GATEWAY_MAC;
+use super::outbound::Outbounds;
 use super::pcap::Capture;
+use super::publish::{self, Published};
+use super::resolvers::Resolvers;
 use super::sockets::{FlowSocket, HostSide, failure, read_echo};
 use super::tap;
 use crate::config::BuiltinNetwork;
@@ -35,6 +40,13 @@ const RESERVED_FDS: u64 = 64;
 /// Most flows, whatever the limit on descriptors.
 const MAX_FLOWS: u64 = 131_072;
 
+/// The container's addresses.
+#[derive(Debug)]
+struct Container {
+    v4: Ipv4Addr,
+    v6: Option<Ipv6Addr>,
+}
+
 /// The network of one container. Tokens from the first one it was given on are
 /// its own; it lives on the caller's event loop.
 #[derive(Debug)]
@@ -49,6 +61,8 @@ pub struct Driver {
     link_token: Token,
     monitor_token: Token,
     alarm_token: Token,
+    resolvers_token: Token,
+    resolvers: Option<Resolvers>,
     alarm: Alarm,
     link_readable: bool,
     frames: Frames,
@@ -57,6 +71,9 @@ pub struct Driver {
     echo: Vec<u8>,
     /// Datagram sockets that had their turn and may hold more.
     again: Vec<FlowId>,
+    published: Published,
+    /// Where clients of the host are led to, the preferred first.
+    container: Container,
 }
 
 impl Driver {
@@ -89,8 +106,13 @@ impl Driver {
         let failed = |step| move |error: io::Error| Error::host(step, error);
         heap::give_back_large_blocks();
         let began = Instant::now();
-        let [link_token, monitor_token, alarm_token] =
-            [first_token, first_token + 1, first_token + 2].map(Token);
+        let [link_token, monitor_token, alarm_token, resolvers_token] = [
+            first_token,
+            first_token + 1,
+            first_token + 2,
+            first_token + 3,
+        ]
+        .map(Token);
         registry
             .register(
                 &mut SourceFd(&link.as_raw_fd()),
@@ -101,8 +123,16 @@ impl Driver {
         let local = LocalAddresses::new(registry, monitor_token)
             .map_err(failed("watch the host's addresses"))?;
         let alarm = Alarm::new(registry, alarm_token).map_err(failed("make a timer"))?;
+        // Without it (there is a limit for each user) the resolvers of the start remain.
+        let watch = Resolvers::watch(registry, resolvers_token)
+            .inspect_err(|error| tracing::info!("changes of resolv.conf go unnoticed: {error}"))
+            .ok();
         let registry = registry
             .try_clone()
+            .map_err(failed("share the event loop"))?;
+        let published = registry
+            .try_clone()
+            .map(Published::new)
             .map_err(failed("share the event loop"))?;
         let mut seed = [0; 8];
         getrandom(&mut seed, GetRandomFlags::empty())
@@ -132,12 +162,20 @@ impl Driver {
         Ok(Self {
             stack: Stack::new(config),
             vnet_header: link_config.vnet_header,
-            host: HostSide::new(link, registry, first_token + 3, local),
+            host: HostSide::new(
+                link,
+                registry,
+                first_token + 4,
+                local,
+                Outbounds::new(network),
+            ),
             began,
             now: netstack::Instant::ZERO,
             link_token,
             monitor_token,
             alarm_token,
+            resolvers_token,
+            resolvers: watch,
             alarm,
             // What came before it was registered has made no edge.
             link_readable: true,
@@ -146,7 +184,23 @@ impl Driver {
             inbox: Inbox::default(),
             echo: Vec::new(),
             again: Vec::new(),
+            published,
+            container: Container {
+                v4: network.container(),
+                v6: network.container6(),
+            },
         })
+    }
+
+    /// Sets the names that the DNS forwarder answers for itself: lower case,
+    /// without a dot at the end.
+    pub fn set_names(&mut self, names: Vec<(String, Vec<IpAddr>)>) {
+        self.stack.set_names(names);
+    }
+
+    /// Sets the domains that DHCP tells the container to look for names in.
+    pub fn set_search(&mut self, search: Vec<String>) {
+        self.stack.set_search(search);
     }
 
     /// Captures what passes the link from now on.
@@ -163,10 +217,11 @@ impl Driver {
 
     /// How long the loop may sleep; `None` until there is an event.
     pub fn timeout(&mut self) -> Option<Duration> {
-        if self.link_readable || !self.again.is_empty() {
+        if self.link_readable || !self.again.is_empty() || self.published.has_work() {
             return Some(Duration::ZERO);
         }
-        let deadline = self.stack.next_deadline()?;
+        let deadlines = [self.stack.next_deadline(), self.published.deadline()];
+        let deadline = deadlines.into_iter().flatten().min()?;
         let now = self.now;
         if deadline <= now {
             return Some(Duration::ZERO);
@@ -182,7 +237,11 @@ impl Driver {
     /// How long the loop should look for events before it sleeps; `None`: never,
     /// and nobody needs to know how long it slept.
     pub fn busy_poll(&mut self) -> Option<Duration> {
-        self.busy_poll.window(&self.stack.stats())
+        let mut stats = self.stack.stats();
+        let [up, down] = self.published.moved();
+        stats.tcp_bytes_up += up;
+        stats.tcp_bytes_down += down;
+        self.busy_poll.window(&stats)
     }
 
     /// The loop has waited this long for an event.
@@ -197,7 +256,7 @@ impl Driver {
 
     /// Whether a connection of the container still has something on its way out.
     pub fn is_sending(&self) -> bool {
-        self.stack.is_sending()
+        self.stack.is_sending() || self.published.is_sending()
     }
 
     /// An event with one of our tokens.
@@ -207,8 +266,14 @@ impl Driver {
             self.link_readable = true;
         } else if token == self.alarm_token {
             self.alarm.rang();
+        } else if token == self.resolvers_token {
+            if let Some(resolvers) = self.resolvers.as_mut().and_then(Resolvers::changed) {
+                self.stack.set_resolvers(resolvers);
+            }
         } else if token == self.monitor_token {
             self.host.addresses_changed();
+        } else if publish::owns(token) {
+            self.published.note(event);
         } else if let Some(flow) = self.host.flow_of(token) {
             self.flow_ready(flow, event);
         }
@@ -292,12 +357,13 @@ impl Driver {
     fn udp_errors(&mut self, flow: FlowId) {
         while let Some(FlowSocket::Udp(socket)) = self.host.get(flow) {
             match udp::receive_error(socket.as_fd(), &mut []) {
-                Ok(Some(error)) => {
+                Ok(Some(error)) if error.icmp.is_some() => {
                     let (to, failure) = (error.to, failure(&error));
                     self.stack
                         .datagram_failed(self.now, flow, to, failure, &mut self.host);
                 }
-                Ok(None) => {}
+                // One of this host is known since the datagram was not sent.
+                Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return,
             }
@@ -309,7 +375,7 @@ impl Driver {
         let mut sent = [0; 8];
         while let Some(FlowSocket::Echo(socket)) = self.host.get(flow) {
             match udp::receive_error(socket.as_fd(), &mut sent) {
-                Ok(Some(error)) if error.quoted >= sent.len() => {
+                Ok(Some(error)) if error.icmp.is_some() && error.quoted >= sent.len() => {
                     let seq = u16::from_be_bytes([sent[6], sent[7]]);
                     self.stack
                         .echo_failed(flow, seq, failure(&error), &mut self.host);
@@ -348,6 +414,8 @@ impl Driver {
         for flow in std::mem::take(&mut self.again) {
             self.udp_ready(self.now, flow);
         }
+        self.published.turn(self.now);
+        self.accept_turn();
         let (mut frames, mut bytes) = (0, 0);
         while self.link_readable && frames < TURN_FRAMES && bytes < TURN_BYTES {
             let link = self.host.link();
@@ -395,21 +463,23 @@ fn link_gone(source: io::Error) -> Error {
     Error::host("read the container's network link", source)
 }
 
-/// As many flows as descriptors allow; the soft limit is raised to the hard one.
-fn max_flows(wanted: Option<usize>) -> usize {
+/// Raises the soft limit on open files to the hard one, where it can be; the limit.
+pub fn raise_descriptor_limit() -> Option<u64> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,
         maximum: limit.maximum,
     };
-    let limit = if setrlimit(Resource::Nofile, raised).is_ok() {
-        raised
-    } else {
-        limit
-    };
-    let fds = limit
-        .current
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => raised.current,
+        Err(_) => limit.current,
+    }
+}
+
+/// As many flows as descriptors allow.
+fn max_flows(wanted: Option<usize>) -> usize {
+    let fds = raise_descriptor_limit()
         .unwrap_or(MAX_FLOWS)
         .min(MAX_FLOWS)
         .saturating_sub(RESERVED_FDS);

@@ -21,14 +21,21 @@ mod ipv6;
 mod local;
 mod namespace;
 mod netlink;
+mod outbound;
 mod outbox;
 mod pcap;
+mod publish;
+mod resolvers;
 mod sockets;
 mod tap;
 #[cfg(test)]
 mod tests;
 
-pub use driver::Driver;
+pub use driver::{Driver, raise_descriptor_limit};
 pub use ipv6::choose as choose_ipv6;
+pub(crate) use namespace::GATEWAY_MAC;
 pub use namespace::set_up as set_up_namespace;
+pub use outbound::check as check_outbound;
 pub use pcap::Capture;
+pub use publish::{Listener, bind as bind_published};
+pub use resolvers::servers as resolvers_of;

@@ -46,7 +46,7 @@ pub fn set_up(network: Option<&BuiltinNetwork>) -> Result<Option<OwnedFd>, StepF
     let change = LinkChange {
         up: true,
         mtu: Some(u32::from(network.mtu)),
-        address: Some(CONTAINER_MAC),
+        address: Some(network.mac.unwrap_or(CONTAINER_MAC)),
         queue_len: Some(QUEUE_LEN),
     };
     if network.network6.is_none() {

@@ -19,12 +19,14 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use netstack::{Close, Failure, FlowId, Host, HostError, Io, IpFields};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, sockopt};
 use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
 
 use super::local::LocalAddresses;
+use super::outbound::Outbounds;
 use super::outbox::Outbox;
 use super::pcap::Capture;
+use crate::sys::ip;
 use crate::sys::udp::{self, QueuedError};
 
 /// Longest frame: virtio and Ethernet headers and 64 KiB of IP.
@@ -79,10 +81,10 @@ impl Datagrams {
         let before = self.fields.replace(fields);
         // Wishes: a kernel that does not fulfil them sends the datagrams all the same.
         if before.hop_limit != fields.hop_limit {
-            let _ = udp::set_hop_limit(self.as_fd(), self.v4, fields.hop_limit);
+            let _ = ip::set_hop_limit(self.as_fd(), self.v4, fields.hop_limit);
         }
         if before.dont_fragment != fields.dont_fragment {
-            let _ = udp::set_dont_fragment(self.as_fd(), self.v4, fields.dont_fragment);
+            let _ = ip::set_dont_fragment(self.as_fd(), self.v4, fields.dont_fragment);
         }
     }
 }
@@ -111,6 +113,7 @@ pub(crate) struct HostSide {
     first_token: usize,
     local: LocalAddresses,
     outbox: Outbox,
+    outbounds: Outbounds,
     failures: Vec<(FlowId, SocketAddr, Failure)>,
     echo_refused: bool,
     /// `--pcap`.
@@ -125,6 +128,7 @@ impl HostSide {
         registry: Registry,
         first_token: usize,
         local: LocalAddresses,
+        outbounds: Outbounds,
     ) -> Self {
         Self {
             link,
@@ -133,6 +137,7 @@ impl HostSide {
             first_token,
             local,
             outbox: Outbox::default(),
+            outbounds,
             failures: Vec::new(),
             echo_refused: false,
             capture: None,
@@ -146,6 +151,13 @@ impl HostSide {
 
     pub(crate) fn addresses_changed(&mut self) {
         self.local.changed();
+    }
+
+    /// A datagram socket to reach `to`.
+    fn datagrams(&self, to: IpAddr, protocol: Option<socket2::Protocol>) -> io::Result<Datagrams> {
+        let datagrams = Datagrams::new(to, protocol)?;
+        self.outbounds.apply(&datagrams.socket, to)?;
+        Ok(datagrams)
     }
 
     fn token(&self, flow: FlowId) -> Token {
@@ -185,6 +197,26 @@ impl HostSide {
         }
         self.table[index] = Some((flow.generation, socket));
         Ok(())
+    }
+
+    /// Takes the socket of a client that a published port has accepted.
+    pub(crate) fn add_accepted(&mut self, flow: FlowId, socket: Socket) -> Result<(), HostError> {
+        self.add(
+            flow,
+            FlowSocket::Tcp(socket, false),
+            Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY,
+        )
+    }
+
+    /// Takes the socket of a published UDP port.
+    pub(crate) fn add_published(&mut self, flow: FlowId, socket: Socket) -> Result<(), HostError> {
+        let v4 = socket.domain().is_ok_and(|domain| domain == Domain::IPV4);
+        // Wishes, as for any datagram socket.
+        let _ = udp::enable_errors(socket.as_fd(), v4);
+        let _ = socket.set_recv_buffer_size(UDP_RECEIVE_BUFFER);
+        let _ = udp::enable_gro(socket.as_fd());
+        let datagrams = Datagrams::bound(socket, v4);
+        self.add(flow, FlowSocket::Udp(datagrams), Interest::READABLE)
     }
 
     fn remove(&mut self, flow: FlowId) -> Option<FlowSocket> {
@@ -229,11 +261,8 @@ impl HostSide {
             _ => None,
         };
         self.outbox.flush(socket, |flow, to, error| {
-            let error = host_error(&error);
-            // Too long for the path: the error that the kernel has queued says how long.
-            if !matches!(error, HostError::TooLong { .. }) {
-                failures.push((flow, to, Failure { error, from: None }));
-            }
+            let error = send_error(&error, to);
+            failures.push((flow, to, Failure { error, from: None }));
         });
     }
 
@@ -282,6 +311,7 @@ impl Host for HostSide {
             socket.set_tcp_nodelay(true)?;
             // Urgent data is ordinary data (RFC 6093, 4), which would be lost otherwise.
             socket.set_out_of_band_inline(true)?;
+            self.outbounds.apply(&socket, to.ip())?;
             match socket.connect(&SockAddr::from(to)) {
                 Ok(()) => Ok(socket),
                 Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(socket),
@@ -359,7 +389,9 @@ impl Host for HostSide {
     }
 
     fn udp_open(&mut self, flow: FlowId, family_of: IpAddr) -> Result<(), HostError> {
-        let socket = Datagrams::new(family_of, None).map_err(|error| host_error(&error))?;
+        let socket = self
+            .datagrams(family_of, None)
+            .map_err(|error| host_error(&error))?;
         // Wishes: without them bursts are cut sooner, and batches smaller.
         let _ = socket.socket.set_recv_buffer_size(UDP_RECEIVE_BUFFER);
         let _ = udp::enable_gro(socket.as_fd());
@@ -385,7 +417,7 @@ impl Host for HostSide {
             IpAddr::V4(_) => socket2::Protocol::ICMPV4,
             IpAddr::V6(_) => socket2::Protocol::ICMPV6,
         };
-        let socket = Datagrams::new(family_of, Some(protocol)).map_err(|error| {
+        let socket = self.datagrams(family_of, Some(protocol)).map_err(|error| {
             if !std::mem::replace(&mut self.echo_refused, true) {
                 tracing::warn!(
                     "ping is not available: {error} (net.ipv4.ping_group_range must include a group of this user)"
@@ -414,7 +446,8 @@ impl Host for HostSide {
         request.extend_from_slice(&[kind, 0, 0, 0, 0, 0]);
         request.extend_from_slice(&seq.to_be_bytes());
         request.extend_from_slice(payload);
-        let to = SockAddr::from(SocketAddr::new(to, 0));
+        let target = SocketAddr::new(to, 0);
+        let to = SockAddr::from(target);
         // The first error may be the socket's pending one, about an earlier request.
         match datagrams
             .socket
@@ -422,9 +455,7 @@ impl Host for HostSide {
             .or_else(|_| datagrams.socket.send_to(&request, &to))
         {
             Ok(_) => Ok(()),
-            // The error that the kernel has queued says how long it may be.
-            Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => Ok(()),
-            Err(error) => Err(host_error(&error)),
+            Err(error) => Err(send_error(&error, target)),
         }
     }
 
@@ -482,6 +513,27 @@ pub(crate) fn failure(queued: &QueuedError) -> Failure {
         error,
         from: queued.offender.map(|offender| offender.ip()),
     }
+}
+
+/// Why a datagram could not be sent.
+fn send_error(error: &io::Error, to: SocketAddr) -> HostError {
+    match host_error(error) {
+        HostError::TooLong { .. } => HostError::TooLong {
+            mtu: path_mtu(to).map_or(0, |mtu| u16::try_from(mtu).unwrap_or(u16::MAX)),
+        },
+        error => error,
+    }
+}
+
+/// The path's MTU as the kernel knows it, bytes; it tells a connected socket.
+fn path_mtu(to: SocketAddr) -> io::Result<u32> {
+    let socket = Socket::new(domain(to.ip()), Type::DGRAM.cloexec(), None)?;
+    socket.connect(&SockAddr::from(to))?;
+    Ok(if to.is_ipv4() {
+        sockopt::ip_mtu(&socket)?
+    } else {
+        sockopt::ipv6_mtu(&socket)?
+    })
 }
 
 /// An OS error in the stack's terms.

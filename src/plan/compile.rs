@@ -142,6 +142,7 @@ pub fn compile(
         tty: spec.tty,
     })));
     Plan {
+        publish: spec.publish.clone(),
         namespaces: spec.namespaces,
         uid_map,
         gid_map,

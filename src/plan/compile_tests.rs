@@ -35,8 +35,12 @@ fn spec() -> RunSpec {
         unmask: Vec::new(),
         network: Network::Builtin(BuiltinNetwork::default()),
         dns: Vec::new(),
+        dns_search: None,
+        dns_options: None,
         add_host: Vec::new(),
         pcap: None,
+        publish: Vec::new(),
+        name: None,
     }
 }
 
@@ -116,7 +120,7 @@ fn plan_of_the_default_run() {
 13. populate /dev with the standard devices
 14. mount cgroup2 on /sys/fs/cgroup (ro, nosuid, nodev, noexec)
 15. put a private file at /etc/resolv.conf (20 bytes)
-16. put a private file at /etc/hosts (116 bytes)
+16. put a private file at /etc/hosts (140 bytes)
 17. put a private file at /etc/hostname (10 bytes)
 18. set sysctl net.ipv4.ping_group_range to 0 0
 19. mask /proc/acpi
@@ -322,4 +326,35 @@ fn a_plan_is_data() {
     let json = serde_json::to_value(&plan).unwrap();
     assert_eq!(json["steps"][0], "PrivateMounts");
     assert_eq!(json["gid_map"][0]["host"], 1000);
+}
+
+#[test]
+fn published_ports_come_first() {
+    use crate::config::{Publish, Transport};
+    let mut spec = spec();
+    let one = Publish {
+        address: None,
+        host_port: Some(8000),
+        container_port: 80,
+        count: 3,
+        transport: Transport::Tcp,
+    };
+    let any = Publish {
+        address: Some("::1".parse().unwrap()),
+        host_port: None,
+        count: 1,
+        transport: Transport::Udp,
+        ..one
+    };
+    spec.publish = vec![one, any];
+    let text = plan_of(&spec, &RootSource::Recipe(Vec::new())).to_string();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(
+        lines.get(..2).unwrap(),
+        [
+            "1. listen for ports 80 to 82 tcp on ports 8000 to 8002 of all the host's addresses",
+            "2. listen for port 80 udp on a free port of ::1",
+        ]
+    );
+    assert!(lines.get(2).unwrap().starts_with("3. clone into"), "{text}");
 }

@@ -3,25 +3,54 @@
 use std::fmt::{self, Display, Formatter};
 
 use super::step::{ExecStep, FileKind, MountFlags, Plan, Step};
-use crate::config::{IdMapEntry, NameOrId, Namespaces, SeccompProfile};
+use crate::config::{IdMapEntry, NameOrId, Namespaces, Publish, SeccompProfile};
 use crate::security::caps;
 
 impl Display for Plan {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "1. clone into new namespaces: {}",
-            Names(&self.namespaces)
-        )?;
-        let mut number = 2..;
+        let mut number = 1..;
         let mut line = |f: &mut Formatter<'_>, text: &dyn Display| {
             writeln!(f, "{}. {text}", number.next().unwrap_or_default())
         };
+        for publish in &self.publish {
+            line(f, &format_args!("listen for {}", Listen(publish)))?;
+        }
+        let names = Names(&self.namespaces);
+        line(f, &format_args!("clone into new namespaces: {names}"))?;
         if self.namespaces.user {
             line(f, &format_args!("map user ids: {}", Map(&self.uid_map)))?;
             line(f, &format_args!("map group ids: {}", Map(&self.gid_map)))?;
         }
         self.steps.iter().try_for_each(|step| line(f, step))
+    }
+}
+
+struct Listen<'a>(&'a Publish);
+
+impl Display for Listen<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Publish {
+            address,
+            host_port,
+            container_port,
+            count,
+            transport,
+        } = *self.0;
+        let last = |first: u16| u32::from(first) + u32::from(count).saturating_sub(1);
+        let range = |first: u16| match count {
+            0 | 1 => format!("port {first}"),
+            _ => format!("ports {first} to {}", last(first)),
+        };
+        write!(f, "{} {transport} on ", range(container_port))?;
+        match host_port {
+            Some(first) => f.write_str(&range(first))?,
+            None if count > 1 => f.write_str("free ports")?,
+            None => f.write_str("a free port")?,
+        }
+        match address {
+            Some(address) => write!(f, " of {address}"),
+            None => f.write_str(" of all the host's addresses"),
+        }
     }
 }
 

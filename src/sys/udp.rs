@@ -9,6 +9,8 @@ use std::mem::size_of;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use super::ip::set_option;
+
 // `linux/udp.h`; the libc crate does not have them for glibc.
 const UDP_SEGMENT: libc::c_int = 103;
 const UDP_GRO: libc::c_int = 104;
@@ -284,60 +286,6 @@ pub fn receive_error(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Option
         offender: offender.filter(|_| from_icmp),
         quoted,
     }))
-}
-
-/// What of the IP header is set for the datagrams that follow: the hop limit, or
-/// the host's own.
-///
-/// # Errors
-/// As setsockopt(2).
-pub fn set_hop_limit(fd: BorrowedFd<'_>, v4: bool, limit: Option<u8>) -> io::Result<()> {
-    let value = limit.map_or(-1, libc::c_int::from);
-    if v4 {
-        set_option(fd, libc::SOL_IP, libc::IP_TTL, value)
-    } else {
-        set_option(fd, libc::SOL_IPV6, libc::IPV6_UNICAST_HOPS, value)
-    }
-}
-
-/// Whether datagrams that are too long for the path are refused, or fragmented.
-///
-/// # Errors
-/// As setsockopt(2).
-pub fn set_dont_fragment(fd: BorrowedFd<'_>, v4: bool, on: bool) -> io::Result<()> {
-    if v4 {
-        let value = if on {
-            libc::IP_PMTUDISC_DO
-        } else {
-            libc::IP_PMTUDISC_DONT
-        };
-        set_option(fd, libc::SOL_IP, libc::IP_MTU_DISCOVER, value)
-    } else {
-        set_option(fd, libc::SOL_IPV6, libc::IPV6_DONTFRAG, on.into())
-    }
-}
-
-fn set_option(
-    fd: BorrowedFd<'_>,
-    level: libc::c_int,
-    option: libc::c_int,
-    value: libc::c_int,
-) -> io::Result<()> {
-    // SAFETY: the option value is a live int of the length given.
-    let result = unsafe {
-        libc::setsockopt(
-            fd.as_raw_fd(),
-            level,
-            option,
-            std::ptr::from_ref(&value).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
-    };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
 }
 
 /// Most messages that one [`Inbox::receive`] takes.

@@ -13,7 +13,7 @@ pub(crate) enum Family {
 
 impl Family {
     /// Those that the network has.
-    pub(crate) const ALL: &[Self] = &[Self::V4];
+    pub(crate) const ALL: &[Self] = &[Self::V4, Self::V6];
 
     /// As command lines have it: `ping -4`.
     pub(crate) fn flag(self) -> &'static str {

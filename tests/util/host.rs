@@ -59,11 +59,18 @@ pub(crate) enum Side {
 const WORLD1_ADDRESS: Ipv4Addr = Ipv4Addr::new(198, 18, 1, 254);
 const WORLD1_ADDRESS6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0xfe);
 
-/// A kernel sends few errors a second to one peer, and nothing from an address
-/// until it has looked for another owner.
+/// A kernel sends few errors a second to one peer.
 const PROMPT_ERRORS: &str = "
     echo 0 > /proc/sys/net/ipv4/icmp_ratelimit
     echo 0 > /proc/sys/net/ipv6/icmp/ratelimit";
+
+/// A kernel uses no IPv6 address for a second or two, while it looks for another
+/// owner.
+const NO_DUPLICATES: &str = "
+    for file in accept_dad dad_transmits; do
+        file=/proc/sys/net/ipv6/conf/default/$file
+        [ ! -e $file ] || echo 0 > $file
+    done";
 
 /// A host for one test.
 pub(crate) struct Host {
@@ -297,7 +304,9 @@ impl Holder {
         let mut child = Command::new("unshare")
             .args(["--net", "--mount", "--propagation", "private"])
             .args(["--pid", "--fork", "--kill-child", "sh", "-ec"])
-            .arg(format!("{script}\necho ready\nexec cat >/dev/null"))
+            .arg(format!(
+                "{NO_DUPLICATES}\n{script}\necho ready\nexec cat >/dev/null"
+            ))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

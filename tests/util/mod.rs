@@ -7,6 +7,7 @@
 //!   that it talks to.
 //! * `pty`: a terminal for `-t`.
 //! * `traces`: what a run has left behind.
+//! * `whoami`: a server that tells clients their address.
 //! * `who`: as whom a test runs, and what that user can do.
 
 macro_rules! need {
@@ -68,6 +69,7 @@ pub(crate) mod servers;
 pub(crate) mod service;
 pub(crate) mod traces;
 pub(crate) mod who;
+pub(crate) mod whoami;
 
 use std::io::Write;
 use std::path::Path;

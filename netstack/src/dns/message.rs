@@ -226,7 +226,10 @@ impl<'a> Answer<'a> {
         if own[..2] != header[..2] || opcode != header[2] & OPCODE {
             return None;
         }
-        if own[4..6] == header[4..6] && rest.starts_with(question) {
+        // Some servers change the case of a name; whether that matters is the
+        // client's to say, which sees the answer as it came.
+        let same = |asked: &[u8]| asked.eq_ignore_ascii_case(question);
+        if own[4..6] == header[4..6] && rest.get(..question.len()).is_some_and(same) {
             return Some(Match::Whole);
         }
         let bare = own[4..6] == [0, 0];

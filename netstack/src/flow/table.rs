@@ -38,6 +38,7 @@ pub(crate) struct FlowTable {
     by_key: HashMap<FlowKey, FlowId>,
     next_generation: u32,
     capacity: usize,
+    mappings: usize,
 }
 
 impl FlowTable {
@@ -47,6 +48,7 @@ impl FlowTable {
             by_key: HashMap::new(),
             next_generation: 0,
             capacity,
+            mappings: 0,
         }
     }
 
@@ -54,8 +56,10 @@ impl FlowTable {
         self.entries.len()
     }
 
+    /// Whether no flow more has room. A UDP mapping is not counted: it is the one
+    /// socket of the flows that share it, which are.
     pub(crate) fn is_full(&self) -> bool {
-        self.entries.len() >= self.capacity
+        self.entries.len() - self.mappings >= self.capacity
     }
 
     pub(crate) fn find(&self, key: &FlowKey) -> Option<FlowId> {
@@ -72,13 +76,15 @@ impl FlowTable {
     /// Adds a flow that is found by its id alone, although `key` says what it is for;
     /// `None` when the table is full.
     pub(crate) fn insert_unnamed(&mut self, key: FlowKey, flow: Flow) -> Option<FlowId> {
-        if self.is_full() {
+        let mapping = matches!(flow, Flow::UdpMapping(_));
+        if self.is_full() && !mapping {
             return None;
         }
         let generation = self.next_generation;
         self.next_generation = self.next_generation.wrapping_add(1);
         let slot = self.entries.vacant_entry();
         let index = u32::try_from(slot.key()).ok()?;
+        self.mappings += usize::from(mapping);
         slot.insert(Entry {
             generation,
             key,
@@ -172,6 +178,7 @@ impl FlowTable {
     pub(crate) fn remove(&mut self, id: FlowId) -> Option<Flow> {
         self.entry(id)?;
         let entry = self.entries.remove(id.index as usize);
+        self.mappings -= usize::from(matches!(entry.flow, Flow::UdpMapping(_)));
         if self.by_key.get(&entry.key) == Some(&id) {
             self.by_key.remove(&entry.key);
         }

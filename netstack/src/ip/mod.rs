@@ -4,8 +4,12 @@
 //!
 //! What the container sends is checked once and taken apart into a [`Packet`],
 //! which is the same for IPv4 and IPv6. What we send has the shortest header of
-//! its version: no options, no extension headers.
+//! its version: no options, no extension headers. The container's fragments are mended
+//! before anything else looks at them ([`reassembly`]); what comes from a host socket
+//! and is longer than the link's MTU is cut ([`fragmentation`]).
 
+pub(crate) mod fragmentation;
+pub(crate) mod reassembly;
 pub(crate) mod v4;
 pub(crate) mod v6;
 

@@ -9,11 +9,13 @@ use super::{Packet, Unusable, len16};
 
 /// Bytes of the header that we send; we never send extension headers.
 pub(crate) const HEADER_LEN: usize = 40;
+/// Bytes of a fragment header (RFC 8200, 4.5).
+pub(super) const FRAGMENT_HEADER_LEN: usize = 8;
 /// Least MTU of a link (RFC 8200, 5).
 pub(crate) const MIN_MTU: u16 = 1280;
 /// Extension headers in one packet at most: more than one of each kind makes no
 /// sense (RFC 8200, 4.1), and each costs us time.
-const MAX_EXTENSIONS: usize = 6;
+pub(super) const MAX_EXTENSIONS: usize = 6;
 
 /// Parses and checks a packet. A packet for which a node of ours would have to do
 /// something that we do not (source routing, options that must be understood) is

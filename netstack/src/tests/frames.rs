@@ -394,6 +394,52 @@ fn address_at(bytes: &[u8], at: usize) -> Ipv4Addr {
     Ipv4Addr::from(u32_at(bytes, at))
 }
 
+/// Mends the fragments of the stack, which come in order.
+#[derive(Debug, Default)]
+pub(super) struct Mender {
+    /// Ethernet and IP header of the first fragment, then the payload so far.
+    so_far: Vec<u8>,
+}
+
+impl Mender {
+    /// The frame if it is whole, or the one that it completes.
+    pub(super) fn add(&mut self, frame: Vec<u8>) -> Option<Vec<u8>> {
+        const PAYLOAD: usize = ETHERNET + 20;
+        if frame[12..14] != [8, 0] || u16_at(&frame, 20) & 0xbfff == 0 {
+            return Some(frame);
+        }
+        assert_eq!(checksum(&[&frame[ETHERNET..PAYLOAD]]), 0);
+        let (more, offset) = (
+            frame[20] & 0x20 != 0,
+            usize::from(u16_at(&frame, 20) & 0x1fff) * 8,
+        );
+        assert_eq!(
+            frame[20] & 0xc0,
+            0,
+            "no reserved bit, and it may be cut again"
+        );
+        if offset == 0 {
+            assert!(self.so_far.is_empty());
+            self.so_far = frame;
+        } else {
+            assert_eq!(self.so_far.len(), PAYLOAD + offset);
+            assert_eq!(self.so_far[18..20], frame[18..20], "identification");
+            self.so_far.extend_from_slice(&frame[PAYLOAD..]);
+        }
+        if more {
+            return None;
+        }
+        let mut whole = std::mem::take(&mut self.so_far);
+        let total = u16::try_from(whole.len() - ETHERNET).unwrap();
+        whole[16..18].copy_from_slice(&total.to_be_bytes());
+        whole[20..22].fill(0);
+        whole[24..26].fill(0);
+        let sum = checksum(&[&whole[ETHERNET..PAYLOAD]]);
+        whole[24..26].copy_from_slice(&sum.to_be_bytes());
+        Some(whole)
+    }
+}
+
 /// Takes apart a frame that the stack sent; panics on anything that a receiver
 /// would not accept.
 pub(super) fn read(frame: &[u8]) -> Seen {

@@ -118,12 +118,22 @@ fn host_errors() {
 }
 
 #[test]
-fn replies_longer_than_the_link_are_dropped() {
+fn replies_longer_than_the_link_are_cut() {
     let mut w = World::plain();
     w.send(&frames::echo(*remote(1, 0).ip(), 1, 1, b"x"));
     let flow = w.host.echoes[0].0;
-    w.echo_reply(flow, 1, &[0; 1473]);
-    assert_eq!(w.take(), []);
+    for len in [1472, 1473, 65_507] {
+        let payload = vec![7; len];
+        w.echo_reply(flow, 1, &payload);
+        let seen = Seen::EchoReply {
+            from: *remote(1, 0).ip(),
+            ident: 1,
+            seq: 1,
+            payload,
+        };
+        assert_eq!(w.take(), [seen]);
+    }
+    assert_eq!(w.stack.stats().fragments_out, 2 + 45);
 }
 
 #[test]

@@ -25,6 +25,7 @@ pub(crate) mod dns;
 mod hostile;
 mod hostile_tcp;
 mod icmp;
+mod ipv6;
 mod limits;
 mod link;
 mod liveness;

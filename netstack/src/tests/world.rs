@@ -92,6 +92,7 @@ pub(super) struct World {
     up: BTreeSet<(Instant, u64, Vec<u8>)>,
     down: BTreeSet<(Instant, u64, Vec<u8>)>,
     sequence: u64,
+    mender: frames::Mender,
     /// What came for the frames made by hand.
     seen: VecDeque<Seen>,
     /// When the stack sent a segment to each port of the container's kernel.
@@ -125,6 +126,7 @@ impl World {
             up: BTreeSet::new(),
             down: BTreeSet::new(),
             sequence: 0,
+            mender: frames::Mender::default(),
             seen: VecDeque::new(),
             spoke: HashMap::new(),
             guest_alive: true,
@@ -265,7 +267,7 @@ impl World {
         );
         let limits = self.stack.config.limits;
         assert!(self.stack.half_open <= limits.max_half_open);
-        assert!(self.stack.flow_count() <= limits.max_flows);
+        assert!(self.stack.flow_count() <= 2 * limits.max_flows);
         let timed = |key: &FlowKey| key.protocol != Protocol::Tcp && key.remote.is_some();
         if self.stack.flows.ids().iter().any(|(_, key)| timed(key)) {
             assert!(self.stack.next_deadline().is_some(), "no end of a UDP flow");
@@ -298,6 +300,10 @@ impl World {
         let frames: Vec<_> = self.host.frames.drain(..).collect();
         for frame in frames {
             for frame in shim::to_guest(self.link, &frame) {
+                assert!(frame.len() <= frames::ETHERNET + usize::from(self.link.mtu));
+                let Some(frame) = self.mender.add(frame) else {
+                    continue;
+                };
                 let seen = frames::read(&frame);
                 let for_guest = match &seen {
                     Seen::Tcp(tcp) => tcp.to.port() >= FIRST_PORT,

@@ -20,6 +20,11 @@ pub(super) fn host(name: &str) -> Result<String, Error> {
     check("--add-host", name, NAME_MOST)
 }
 
+/// A domain of `--dns-search`.
+pub(super) fn domain(name: &str) -> Result<String, Error> {
+    check("--dns-search", name, NAME_MOST)
+}
+
 fn check(option: &str, name: &str, most: usize) -> Result<String, Error> {
     if name.len() > most {
         return Err(usage(format!(

@@ -1,15 +1,15 @@
 //! `--net`, `--mtu`, `--dns` and `--add-host`.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use super::super::args::parse_bool;
 use super::{names, shown, usage};
-use crate::config::{BuiltinNetwork, Network};
+use crate::config::{BuiltinNetwork, Ipv6Mode, Network, Outbound};
 use crate::error::Error;
 
 /// The keys of `--net=builtin:`.
-const KEYS: &str = "mtu, cidr, allow_host_loopback, allow_host_addresses, allow_link_local, \
+const KEYS: &str = "mtu, cidr, enable_ipv6, cidr6, outbound_addr, outbound_addr6, allow_host_loopback, allow_host_addresses, allow_link_local, \
                     max_flows, busy_poll";
 /// The smallest packet that every IPv4 host has to take (RFC 791 section 3.1).
 const MTU_LEAST: u16 = 576;
@@ -23,7 +23,11 @@ const FLOWS_MOST: usize = 1 << 20;
 const BUSY_POLL_MOST: u64 = 1000;
 
 /// `--net` with `--mtu`.
-pub(super) fn parse(net: &[String], mtu: Option<&str>) -> Result<Network, Error> {
+pub(super) fn parse(
+    net: &[String],
+    mtu: Option<&str>,
+    mac: Option<&str>,
+) -> Result<Network, Error> {
     let text = match net {
         [] => "builtin",
         [one] => one,
@@ -39,6 +43,12 @@ pub(super) fn parse(net: &[String], mtu: Option<&str>) -> Result<Network, Error>
             if let Some(mtu) = mtu {
                 builtin.mtu =
                     parse_mtu(mtu).map_err(|why| usage(format!("--mtu {}: {why}", shown(mtu))))?;
+            }
+            if let Some(mac) = mac {
+                builtin.mac = Some(
+                    parse_mac(mac)
+                        .map_err(|why| usage(format!("--mac-address {}: {why}", shown(mac))))?,
+                );
             }
             return Ok(Network::Builtin(builtin));
         }
@@ -61,6 +71,11 @@ pub(super) fn parse(net: &[String], mtu: Option<&str>) -> Result<Network, Error>
             "--mtu is only for --net=builtin, not for --net={mode}"
         )));
     }
+    if mac.is_some() {
+        return Err(usage(format!(
+            "--mac-address is only for --net=builtin, not for --net={mode}"
+        )));
+    }
     Ok(network)
 }
 
@@ -81,6 +96,15 @@ fn parse_builtin(keys: &str, mtu_given: bool) -> Result<BuiltinNetwork, Error> {
         set(&mut network, key, value)
             .map_err(|why| usage(format!("--net: {}: {why}", shown(word))))?;
     }
+    if network.ipv6 == Ipv6Mode::Off && (network.network6.is_some() || network.outbound6.is_some())
+    {
+        return Err(usage(
+            "--net: enable_ipv6=false leaves cidr6 and outbound_addr6 without a use",
+        ));
+    }
+    if network.network6.is_some() {
+        network.ipv6 = Ipv6Mode::On;
+    }
     Ok(network)
 }
 
@@ -89,6 +113,12 @@ fn set(network: &mut BuiltinNetwork, key: &str, value: &str) -> Result<(), Strin
     match key {
         "mtu" => network.mtu = parse_mtu(value)?,
         "cidr" => (network.network, network.prefix_len) = parse_cidr(value)?,
+        "enable_ipv6" => {
+            network.ipv6 = if flag()? { Ipv6Mode::On } else { Ipv6Mode::Off };
+        }
+        "cidr6" => network.network6 = Some(parse_cidr6(value)?),
+        "outbound_addr" => network.outbound = Some(parse_outbound(value, IpAddr::is_ipv4)?),
+        "outbound_addr6" => network.outbound6 = Some(parse_outbound(value, IpAddr::is_ipv6)?),
         "allow_host_loopback" => network.allow_host_loopback = flag()?,
         "allow_host_addresses" => network.allow_host_addresses = flag()?,
         "allow_link_local" => network.allow_link_local = flag()?,
@@ -154,6 +184,137 @@ fn parse_cidr(text: &str) -> Result<(Ipv4Addr, u8), String> {
     Ok((address, prefix))
 }
 
+/// The address of a /64 that a network can have.
+fn parse_cidr6(text: &str) -> Result<Ipv6Addr, String> {
+    let needed = || "PREFIX/64 is needed, such as fd00::/64".to_owned();
+    let (address, prefix) = text.split_once('/').ok_or_else(needed)?;
+    let address: Ipv6Addr = address.parse().map_err(|_| needed())?;
+    if number::<u8>(prefix) != Some(64) {
+        return Err("the prefix length is not 64, which hosts need for their addresses".to_owned());
+    }
+    let [a, b, c, d, rest @ ..] = address.segments();
+    if rest != [0; 4] {
+        let network = Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0);
+        return Err(format!(
+            "not a network address: the network is {network}/64"
+        ));
+    }
+    // RFC 4291, 2.4: unspecified, loopback and mapped, link-local, multicast.
+    if [a, b, c, d] == [0; 4] || address.is_unicast_link_local() || address.is_multicast() {
+        return Err("no network can have these addresses".to_owned());
+    }
+    Ok(address)
+}
+
+/// An address of the right version, or an interface.
+fn parse_outbound(text: &str, version: fn(&IpAddr) -> bool) -> Result<Outbound, String> {
+    /// `IFNAMSIZ` without the final zero.
+    const NAME_MOST: usize = 15;
+    match text.parse::<IpAddr>() {
+        Ok(address) if !version(&address) => {
+            Err("an address of this IP version is needed".to_owned())
+        }
+        // Sockets can be bound to all of these, but nothing is sent from there.
+        Ok(address)
+            if address.is_unspecified()
+                || address.is_loopback()
+                || address.is_multicast()
+                || address == IpAddr::V4(Ipv4Addr::BROADCAST) =>
+        {
+            Err("nothing can leave the host from this address".to_owned())
+        }
+        Ok(address) => Ok(Outbound::Address(address)),
+        Err(_)
+            if (1..=NAME_MOST).contains(&text.len())
+                && text
+                    .bytes()
+                    .all(|byte| byte.is_ascii_graphic() && byte != b'/')
+                && !text.contains(':') =>
+        {
+            Ok(Outbound::Interface(text.to_owned()))
+        }
+        Err(_) => Err("neither an IP address nor the name of an interface".to_owned()),
+    }
+}
+
+/// A unicast MAC in the usual notation.
+fn parse_mac(text: &str) -> Result<[u8; 6], String> {
+    let mut mac = [0; 6];
+    let mut words = text.split([':', '-']);
+    for byte in &mut mac {
+        let digits = words
+            .next()
+            .filter(|word| word.len() == 2 && word.bytes().all(|digit| digit.is_ascii_hexdigit()));
+        *byte = digits
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok())
+            .ok_or("six bytes are needed, such as 52:55:0a:00:02:64")?;
+    }
+    if words.next().is_some() {
+        return Err("six bytes are needed, such as 52:55:0a:00:02:64".to_owned());
+    }
+    if mac[0] & 1 != 0 || mac == [0; 6] {
+        return Err("not the address of one interface".to_owned());
+    }
+    if mac == crate::net::GATEWAY_MAC {
+        return Err("this is the gateway's address".to_owned());
+    }
+    Ok(mac)
+}
+
+/// `--dns-search`; `.` stands for none.
+pub(super) fn dns_search(
+    domains: &[String],
+    network: &Network,
+) -> Result<Option<Vec<String>>, Error> {
+    if domains.is_empty() {
+        return Ok(None);
+    }
+    needs_network("--dns-search", network)?;
+    if domains.iter().any(|domain| domain == ".") {
+        return if domains.len() == 1 {
+            Ok(Some(Vec::new()))
+        } else {
+            Err(usage(
+                "--dns-search . (no domain) goes with no other domain",
+            ))
+        };
+    }
+    domains
+        .iter()
+        .map(|domain| names::domain(domain.strip_suffix('.').unwrap_or(domain)))
+        .collect::<Result<_, _>>()
+        .map(Some)
+}
+
+/// `--dns-option`: words of the `options` line.
+pub(super) fn dns_options(
+    options: &[String],
+    network: &Network,
+) -> Result<Option<Vec<String>>, Error> {
+    if options.is_empty() {
+        return Ok(None);
+    }
+    needs_network("--dns-option", network)?;
+    for option in options {
+        let word = |byte: u8| byte.is_ascii_graphic() && byte != b'#' && byte != b';';
+        if option.is_empty() || !option.bytes().all(word) {
+            return Err(usage(format!(
+                "--dns-option {}: a word such as ndots:2 is needed",
+                shown(option)
+            )));
+        }
+    }
+    Ok(Some(options.to_vec()))
+}
+
+/// Without a network there is nobody to ask; podman refuses these, too.
+fn needs_network(option: &str, network: &Network) -> Result<(), Error> {
+    match network {
+        Network::None => Err(usage(format!("{option} is of no use with --net=none"))),
+        Network::Builtin(_) | Network::Host => Ok(()),
+    }
+}
+
 /// `--dns`.
 pub(super) fn dns(servers: &[String]) -> Result<Vec<IpAddr>, Error> {
     servers
@@ -215,13 +376,13 @@ mod tests {
     use super::*;
 
     fn net(text: &str) -> Result<Network, Error> {
-        parse(&[text.to_owned()], None)
+        parse(&[text.to_owned()], None, None)
     }
 
     #[test]
     fn modes() {
         assert_eq!(
-            parse(&[], None).unwrap(),
+            parse(&[], None, None).unwrap(),
             Network::Builtin(BuiltinNetwork::default())
         );
         assert_eq!(net("builtin").unwrap(), net("builtin:").unwrap());
@@ -238,10 +399,99 @@ mod tests {
         ] {
             assert!(net(bad).is_err(), "{bad}");
         }
-        assert!(parse(&["none".into(), "none".into()], None).is_err());
-        assert!(parse(&["none".into()], Some("1500")).is_err());
-        assert!(parse(&["host".into()], Some("1500")).is_err());
-        assert!(parse(&["builtin:mtu=1500".into()], Some("1500")).is_err());
+        assert!(parse(&["none".into(), "none".into()], None, None).is_err());
+        assert!(parse(&["none".into()], Some("1500"), None).is_err());
+        assert!(parse(&["host".into()], Some("1500"), None).is_err());
+        assert!(parse(&["builtin:mtu=1500".into()], Some("1500"), None).is_err());
+    }
+
+    #[test]
+    fn ipv6_outbound_and_mac() {
+        let builtin = |text: &str| match net(text) {
+            Ok(Network::Builtin(network)) => network,
+            other => panic!("{text}: {other:?}"),
+        };
+        assert_eq!(builtin("builtin:enable_ipv6=false").ipv6, Ipv6Mode::Off);
+        assert_eq!(builtin("builtin:enable_ipv6=1").ipv6, Ipv6Mode::On);
+        let network = builtin("builtin:cidr6=fd12:3456::/64");
+        assert_eq!(network.ipv6, Ipv6Mode::On);
+        assert_eq!(
+            network.container6(),
+            Some("fd12:3456::100".parse().unwrap())
+        );
+        assert_eq!(
+            builtin("builtin:outbound_addr=198.51.100.1,outbound_addr6=eth0").outbound6,
+            Some(Outbound::Interface("eth0".to_owned()))
+        );
+        for bad in [
+            "cidr6=fd00::/63",
+            "cidr6=fd00::",
+            "cidr6=fd00::1/64",
+            "cidr6=fe80::/64",
+            "cidr6=ff05::/64",
+            "cidr6=::/64",
+            "cidr6=10.0.2.0/24",
+            "enable_ipv6=false,cidr6=fd00::/64",
+            "outbound_addr=",
+            "outbound_addr=fd00::1",
+            "outbound_addr=0.0.0.0",
+            "outbound_addr=127.0.0.1",
+            "outbound_addr=224.0.0.1",
+            "outbound_addr=255.255.255.255",
+            "outbound_addr6=::1",
+            "outbound_addr6=ff02::1",
+            "outbound_addr=a/b",
+            "outbound_addr=a-name-that-is-too-long",
+            "outbound_addr6=1.2.3.4",
+        ] {
+            let text = format!("builtin:{bad}");
+            assert!(matches!(net(&text), Err(Error::Usage(_))), "{bad}");
+        }
+        assert_eq!(
+            parse_mac("52:55:0a:00:02:FF"),
+            Ok([0x52, 0x55, 10, 0, 2, 255])
+        );
+        for bad in [
+            "",
+            "52:55:0a:00:02",
+            "52:55:0a:00:02:64:00",
+            "53:55:0a:00:02:64",
+            "0:0:0:0:0:0",
+            "00:00:00:00:00:00",
+            "52:55:0a:00:02:+4",
+            "52:55:0a:00:02:02",
+        ] {
+            assert!(parse_mac(bad).is_err(), "{bad}");
+        }
+        let none = net("none");
+        assert!(none.is_ok() && parse(&["none".into()], None, Some("52:55:0a:00:02:64")).is_err());
+    }
+
+    #[test]
+    fn resolver_options() {
+        let words = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(dns_search(&[], &Network::Host).unwrap(), None);
+        assert_eq!(
+            dns_search(&words(&["."]), &Network::Host).unwrap(),
+            Some(Vec::new())
+        );
+        assert_eq!(
+            dns_search(&words(&["a.example", "b.example."]), &Network::Host).unwrap(),
+            Some(words(&["a.example", "b.example"]))
+        );
+        assert!(dns_search(&words(&[".", "a.example"]), &Network::Host).is_err());
+        assert!(dns_search(&words(&["a example"]), &Network::Host).is_err());
+        assert_eq!(dns_options(&[], &Network::Host).unwrap(), None);
+        assert_eq!(
+            dns_options(&words(&["ndots:2"]), &Network::Host).unwrap(),
+            Some(words(&["ndots:2"]))
+        );
+        assert!(dns_options(&words(&["a\nnameserver 1.1.1.1"]), &Network::Host).is_err());
+        let message = dns_search(&words(&["a example"]), &Network::Host).unwrap_err();
+        assert!(message.to_string().contains("--dns-search"), "{message}");
+        assert!(dns_search(&words(&["a.example"]), &Network::None).is_err());
+        assert!(dns_options(&words(&["ndots:2"]), &Network::None).is_err());
+        assert_eq!(dns_options(&[], &Network::None).unwrap(), None);
     }
 
     #[test]
@@ -309,11 +559,11 @@ mod tests {
         ] {
             assert!(net(&format!("builtin:{good}")).is_ok(), "{good}");
         }
-        let Network::Builtin(short) = parse(&[], Some("9000")).unwrap() else {
+        let Network::Builtin(short) = parse(&[], Some("9000"), None).unwrap() else {
             panic!()
         };
         assert_eq!(short.mtu, 9000);
-        assert!(parse(&[], Some("1")).is_err());
+        assert!(parse(&[], Some("1"), None).is_err());
     }
 
     #[test]
@@ -364,7 +614,7 @@ mod tests {
     proptest! {
         #[test]
         fn parsing_is_total(text in "(builtin:)?[a-z_=0-9.,/:]{0,60}", mtu in "[0-9]{0,6}") {
-            let _ = parse(&[text], Some(&mtu));
+            let _ = parse(&[text], Some(&mtu), None);
         }
 
         #[test]

@@ -14,17 +14,15 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 
-use smoltcp::wire::{IpProtocol, Ipv4Packet, Ipv6Packet};
+use smoltcp::wire::{IpProtocol, Ipv4Packet};
 
-/// Bytes of the header of an IPv4 fragment.
-const V4_HEAD: usize = 20;
-/// Bytes of the IPv6 header, and with the fragment header.
-const V6_HEADER_LEN: usize = 40;
-const V6_HEAD: usize = V6_HEADER_LEN + 8;
+use super::{HOP_LIMIT, v4, v6};
+
+/// Bytes of the IP headers of a fragment.
+const V4_HEAD: usize = v4::HEADER_LEN;
+const V6_HEAD: usize = v6::HEADER_LEN + v6::FRAGMENT_HEADER_LEN;
 /// Bytes of a transport header: UDP, and ICMP echo.
 pub(crate) const TRANSPORT_LEN: usize = 8;
-/// Initial hop limit (RFC 1700).
-const HOP_LIMIT: u8 = 64;
 
 /// A datagram that is to be cut. Both addresses are of one version.
 #[derive(Debug, Clone, Copy)]
@@ -156,30 +154,21 @@ impl Fragments<'_> {
         let offset = u16::try_from(offset).ok()?;
         match (self.datagram.source, self.datagram.destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                let total = V4_HEAD + length;
+                v4::emit(head, total, source, destination, self.datagram.protocol);
                 let mut view = Ipv4Packet::new_unchecked(head);
-                view.set_version(4);
-                view.set_header_len(20);
-                view.set_total_len(u16::try_from(V4_HEAD + length).ok()?);
                 view.set_ident(u16::try_from(self.id).ok()?);
                 view.clear_flags();
                 view.set_more_frags(more);
                 view.set_frag_offset(offset);
-                view.set_hop_limit(HOP_LIMIT);
-                view.set_next_header(self.datagram.protocol);
-                view.set_src_addr(source);
-                view.set_dst_addr(destination);
                 view.fill_checksum();
                 Some(V4_HEAD)
             }
             (IpAddr::V6(source), IpAddr::V6(destination)) => {
-                let (header, rest) = head.split_at_mut(V6_HEADER_LEN);
-                let mut view = Ipv6Packet::new_unchecked(header);
-                view.set_version(6);
-                view.set_payload_len(u16::try_from(V6_HEAD - V6_HEADER_LEN + length).ok()?);
-                view.set_next_header(IpProtocol::Ipv6Frag);
-                view.set_hop_limit(HOP_LIMIT);
-                view.set_src_addr(source);
-                view.set_dst_addr(destination);
+                let total = V6_HEAD + length;
+                let protocol = IpProtocol::Ipv6Frag;
+                v6::emit(head, total, source, destination, protocol, HOP_LIMIT);
+                let (_, rest) = head.split_at_mut_checked(v6::HEADER_LEN)?;
                 let (fragment, _) = rest.split_first_chunk_mut::<8>()?;
                 fragment[0] = self.datagram.protocol.into();
                 fragment[2..4].copy_from_slice(&(offset | u16::from(more)).to_be_bytes());
@@ -199,7 +188,7 @@ mod tests {
     use smoltcp::time::Instant;
 
     use super::*;
-    use crate::reassembly::{Outcome, Reassembly};
+    use crate::ip::reassembly::{Outcome, Reassembly};
     use crate::tests::cases;
 
     fn datagram(v6: bool, payload: &[u8]) -> Datagram<'_> {

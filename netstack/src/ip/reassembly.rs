@@ -26,6 +26,9 @@ use std::net::IpAddr;
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{IpProtocol, Ipv4Packet, Ipv6Packet};
 
+use super::v4;
+use super::v6::{FRAGMENT_HEADER_LEN, HEADER_LEN as V6_HEADER_LEN, MAX_EXTENSIONS};
+
 /// Datagrams that may be incomplete at once.
 const MAX_DATAGRAMS: usize = 64;
 /// How long the rest of a datagram may take (RFC 1122, 3.3.2 asks for 60 s to 120 s,
@@ -38,11 +41,6 @@ const V6_LIFETIME: Duration = Duration::from_secs(60);
 const HEADROOM: usize = 256;
 /// Unused buffers that are kept.
 const SPARE: usize = 4;
-/// Bytes of the IPv6 header, and of the fragment header.
-const V6_HEADER_LEN: usize = 40;
-const FRAGMENT_HEADER_LEN: usize = 8;
-/// Extension headers in front of the fragment header, or behind it, at most.
-const MAX_EXTENSIONS: usize = 6;
 
 /// What became of a fragment.
 #[derive(Debug)]
@@ -53,7 +51,7 @@ pub(crate) enum Outcome {
     /// [`Reassembly::recycle`].
     Complete(Whole),
     /// It was not taken.
-    Dropped(Refusal),
+    Dropped(#[cfg_attr(not(test), expect(dead_code, reason = "all are dropped alike"))] Refusal),
 }
 
 /// Why a fragment was not taken.
@@ -386,7 +384,7 @@ impl<'a> Fragment<'a> {
         let header_len = usize::from(view.header_len());
         let offset = view.frag_offset();
         let is_fragment = view.more_frags() || offset != 0;
-        if header_len < 20 || !view.verify_checksum() || !is_fragment {
+        if header_len < v4::HEADER_LEN || !view.verify_checksum() || !is_fragment {
             return None;
         }
         Some(Self {

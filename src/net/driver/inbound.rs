@@ -1,0 +1,109 @@
+//! Clients of published ports: which way each of them takes.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+
+use super::{Container, Driver};
+use crate::config::Transport;
+use crate::error::Error;
+use netstack::Host;
+
+use crate::net::publish::{Accepted, Listener, reset};
+
+/// Clients accepted in one turn.
+const TURN_CLIENTS: usize = 64;
+
+impl Driver {
+    /// Lets clients of these ports in.
+    ///
+    /// # Errors
+    /// A socket cannot be watched.
+    pub fn publish(&mut self, listeners: Vec<Listener>) -> Result<(), Error> {
+        for listener in listeners {
+            match listener.transport() {
+                Transport::Tcp => self.published.add(listener),
+                Transport::Udp => self.publish_udp(listener),
+            }
+            .map_err(|error| Error::host("watch a published port", error))?;
+        }
+        Ok(())
+    }
+
+    fn publish_udp(&mut self, listener: Listener) -> io::Result<()> {
+        let address = self.container.address(listener.at().ip());
+        let to = SocketAddr::new(address, listener.container_port());
+        let no_room = || io::Error::from_raw_os_error(libc::ENOBUFS);
+        let flow = self.stack.publish_udp(to).ok_or_else(no_room)?;
+        if self
+            .host
+            .add_published(flow, listener.into_socket())
+            .is_err()
+        {
+            self.stack.unpublish_udp(flow, &mut self.host);
+            return Err(no_room());
+        }
+        Ok(())
+    }
+
+    /// How many sockets of the container's network namespace it would like to have;
+    /// they count as asked for. To be called until it is 0.
+    pub fn sockets_wanted(&mut self) -> usize {
+        self.published.wanted()
+    }
+
+    /// `count` sockets could not be asked for.
+    pub fn sockets_refused(&mut self, count: usize) {
+        self.published.not_asked(count, self.now);
+    }
+
+    /// Takes sockets of the container's network namespace, `asked` or fewer.
+    pub fn supply_sockets(&mut self, asked: usize, sockets: Vec<OwnedFd>) {
+        self.published.supply(asked, sockets, self.now);
+    }
+
+    /// Accepts clients, in turn of their ports.
+    pub(super) fn accept_turn(&mut self) {
+        for _ in 0..TURN_CLIENTS {
+            let Some(accepted) = self.published.accept(self.now) else {
+                return;
+            };
+            self.admit(accepted);
+        }
+    }
+
+    /// A client of the host itself is joined to a socket inside; any other enters by
+    /// the link, with its own address.
+    fn admit(&mut self, accepted: Accepted) {
+        let client = accepted.client;
+        if client.ip().is_loopback() || self.host.is_local(client.ip()) {
+            let addresses = self.container.addresses(client.ip());
+            return self.published.join(accepted, &addresses);
+        }
+        let to = SocketAddr::new(self.container.address(client.ip()), accepted.container_port);
+        match self.stack.accept(self.now, client, to, &mut self.host) {
+            Some(flow) => {
+                if self.host.add_accepted(flow, accepted.socket).is_err() {
+                    self.stack.abort(flow, &mut self.host);
+                }
+            }
+            None => reset(&accepted.socket),
+        }
+    }
+}
+
+impl Container {
+    /// Its address of the version of `of`, or the one that it has.
+    fn address(&self, of: IpAddr) -> IpAddr {
+        let v6 = self.v6.filter(|_| of.is_ipv6()).map(IpAddr::V6);
+        v6.unwrap_or(IpAddr::V4(self.v4))
+    }
+
+    /// Where a client of the host is led to: by the same version of IP if it can be,
+    /// by IPv4 where that is refused, for many a server listens there alone and
+    /// `localhost` is ::1 first.
+    fn addresses(&self, client: IpAddr) -> Vec<IpAddr> {
+        let v6 = self.v6.filter(|_| client.is_ipv6()).map(IpAddr::V6);
+        v6.into_iter().chain([IpAddr::V4(self.v4)]).collect()
+    }
+}

@@ -1,0 +1,286 @@
+//! A client of the host's own, joined to the container's server socket to socket.
+//!
+//! # Theory of operation
+//!
+//! Each direction moves through a pipe by splice(2): the kernel passes pages on
+//! and nothing is copied here. A direction has a pipe only while something is in
+//! it, so that an idle pair costs its two sockets; nothing is taken from one
+//! socket unless the other has room, so a pipe is kept only where that took less
+//! than was there. Readiness is edge-triggered: it is remembered until a call says
+//! "would block".
+//!
+//! The end of one direction is passed on as such (`SHUT_WR`), the other goes on
+//! as long as it likes. A reset on one side resets the other.
+
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use mio::event::Event;
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
+use rustix::pipe::{
+    PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice,
+};
+use socket2::Socket;
+
+/// Size asked for per pipe, bytes. With less a bulk transfer needs more turns;
+/// with more it leaves the processor's cache.
+const PIPE_SIZE: usize = 1 << 20;
+/// Pipes kept for the next that needs one.
+const SPARE_PIPES: usize = 16;
+/// Bytes behind one place of a pipe (`PAGE_SIZE`) as its size is counted. Each
+/// place can hold more, or a single byte.
+const PLACE: usize = 4096;
+/// Bytes that one direction moves before others have their turn.
+const TURN_BYTES: usize = 4 << 20;
+
+/// Which side of a pair: the client of the host is 0, the container's server is 1.
+pub(super) const CLIENT: usize = 0;
+pub(super) const SERVER: usize = 1;
+
+#[derive(Debug)]
+pub(super) struct Pipe {
+    read: OwnedFd,
+    write: OwnedFd,
+    /// What it holds at least, bytes: one in each place.
+    places: usize,
+}
+
+/// Pipes that nobody uses at present.
+#[derive(Debug, Default)]
+pub(super) struct Pipes(Vec<Pipe>);
+
+impl Pipes {
+    fn take(&mut self) -> io::Result<Pipe> {
+        if let Some(pipe) = self.0.pop() {
+            return Ok(pipe);
+        }
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        // A wish: the user's share of pipe memory may be used up (pipe(7)).
+        let size = fcntl_setpipe_size(&write, PIPE_SIZE).or_else(|_| fcntl_getpipe_size(&write))?;
+        Ok(Pipe {
+            read,
+            write,
+            places: size / PLACE,
+        })
+    }
+
+    fn give(&mut self, pipe: Pipe) {
+        if self.0.len() < SPARE_PIPES {
+            self.0.push(pipe);
+        }
+    }
+}
+
+/// One direction, named by where it comes from.
+#[derive(Debug, Default)]
+struct Flow {
+    /// What has been taken and not yet passed on, and how much of it.
+    held: Option<(Pipe, usize)>,
+    /// The source has ended.
+    ended: bool,
+    /// The destination knows.
+    shut: bool,
+    moved: u64,
+}
+
+/// What became of a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// Nothing to do until there is an event.
+    Waits,
+    /// It has had its turn and has more to do.
+    Again,
+    /// Both directions have ended, or one side has failed; it is to be dropped.
+    Over,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Pair {
+    sockets: [Socket; 2],
+    readable: [bool; 2],
+    writable: [bool; 2],
+    /// Has sent its end, which no further event will tell of.
+    closed: [bool; 2],
+    /// Has sent urgent data, at which splice(2) stops.
+    urgent: [bool; 2],
+    flows: [Flow; 2],
+    /// It stands in the list of those that have more to do.
+    pub(super) queued: bool,
+}
+
+impl Pair {
+    /// Joins two connected sockets.
+    pub(super) fn new(client: Socket, server: Socket) -> Self {
+        Self {
+            sockets: [client, server],
+            // Their registration makes an event of what is there already.
+            readable: [false; 2],
+            writable: [false; 2],
+            closed: [false; 2],
+            urgent: [false; 2],
+            flows: Default::default(),
+            queued: false,
+        }
+    }
+
+    pub(super) fn socket(&self, side: usize) -> &Socket {
+        &self.sockets[side]
+    }
+
+    /// Bytes that have come from each side.
+    pub(super) fn moved(&self) -> [u64; 2] {
+        [self.flows[CLIENT].moved, self.flows[SERVER].moved]
+    }
+
+    /// Whether the container's side still has something to say.
+    pub(super) fn is_sending(&self) -> bool {
+        !self.flows[SERVER].shut
+    }
+
+    /// An event of one side's socket; the error where that has failed.
+    pub(super) fn note(&mut self, side: usize, event: &Event) -> io::Result<()> {
+        if event.is_error()
+            && let Some(error) = self.sockets[side].take_error()?
+        {
+            return Err(error);
+        }
+        self.closed[side] |= event.is_read_closed() || event.is_error();
+        self.urgent[side] |= event.is_priority();
+        self.readable[side] |= event.is_readable() || self.closed[side] || self.urgent[side];
+        self.writable[side] |= event.is_writable();
+        Ok(())
+    }
+
+    /// Moves what can be moved.
+    pub(super) fn turn(&mut self, pipes: &mut Pipes) -> Turn {
+        let mut turn = Turn::Waits;
+        for from in [CLIENT, SERVER] {
+            match self.pump(from, pipes) {
+                Ok(true) => turn = Turn::Again,
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::trace!("spliced connection: {error}");
+                    self.reset();
+                    return Turn::Over;
+                }
+            }
+        }
+        if self.flows.iter().all(|flow| flow.shut) {
+            return Turn::Over;
+        }
+        turn
+    }
+
+    /// Makes both ends see a reset when they are closed.
+    pub(super) fn reset(&self) {
+        for socket in &self.sockets {
+            reset(socket);
+        }
+    }
+
+    /// One direction; true where there is more to do.
+    fn pump(&mut self, from: usize, pipes: &mut Pipes) -> io::Result<bool> {
+        let to = 1 - from;
+        let flow = &mut self.flows[from];
+        let mut pipe = flow.held.take();
+        let mut moved = 0;
+        let more = loop {
+            if let Some((through, held)) = &mut pipe
+                && *held > 0
+            {
+                if !self.writable[to] {
+                    break false;
+                }
+                match transfer(&through.read, &self.sockets[to], *held) {
+                    Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                    Ok(count) => {
+                        *held = held.saturating_sub(count);
+                        moved += count;
+                    }
+                    Err(Errno::AGAIN) => self.writable[to] = false,
+                    Err(error) => return Err(error.into()),
+                }
+                continue;
+            }
+            if flow.ended {
+                if !flow.shut {
+                    flow.shut = true;
+                    // It may have failed meanwhile, which an event says.
+                    let _ = self.sockets[to].shutdown(Shutdown::Write);
+                }
+                break false;
+            }
+            if !self.readable[from] || !self.writable[to] {
+                break false;
+            }
+            if moved >= TURN_BYTES {
+                break true;
+            }
+            let through = match &mut pipe {
+                Some(through) => through,
+                empty => empty.insert((pipes.take()?, 0)),
+            };
+            let source = &self.sockets[from];
+            let taken = if self.urgent[from] {
+                copy(source, &through.0)
+            } else {
+                transfer(source, &through.0.write, PIPE_SIZE)
+            };
+            match taken {
+                Ok(0) => flow.ended = true,
+                Ok(count) => {
+                    through.1 = count;
+                    // So little cannot have filled the pipe: it was all there is.
+                    self.readable[from] = count >= through.0.places || self.closed[from];
+                    self.urgent[from] &= self.readable[from];
+                }
+                Err(Errno::AGAIN) => {
+                    self.readable[from] = false;
+                    self.urgent[from] = false;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        };
+        flow.moved += moved as u64;
+        match pipe {
+            Some((through, 0)) => pipes.give(through),
+            held => flow.held = held,
+        }
+        Ok(more)
+    }
+}
+
+/// splice(2) without waiting.
+fn transfer(
+    from: impl std::os::fd::AsFd,
+    to: impl std::os::fd::AsFd,
+    count: usize,
+) -> Result<usize, Errno> {
+    let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
+    rustix::io::retry_on_intr(|| splice(&from, None, &to, None, count, flags))
+}
+
+/// Takes what is at hand, urgent data in its place (RFC 6093, 4), into an empty
+/// pipe.
+fn copy(from: &Socket, to: &Pipe) -> Result<usize, Errno> {
+    let mut buffer = [0; PLACE];
+    let (_, count) =
+        rustix::io::retry_on_intr(|| rustix::net::recv(from, &mut buffer[..], RecvFlags::empty()))?;
+    let mut rest = buffer.get(..count).unwrap_or_default();
+    while !rest.is_empty() {
+        // It fits into one place.
+        let written = rustix::io::retry_on_intr(|| rustix::io::write(&to.write, rest))?;
+        rest = rest.get(written..).unwrap_or_default();
+    }
+    Ok(count)
+}
+
+/// Has the other end see a reset when the socket is closed.
+pub(crate) fn reset(socket: &Socket) {
+    // Without it the socket closes in order, which is wrong but not harmful.
+    let _ = socket.set_linger(Some(Duration::ZERO));
+}
