@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use crate::util::dns::{self, DnsServer};
-use crate::util::host::WORLD_ADDRESS;
+use crate::util::host::{RESOLVER_ADDRESS, WORLD_ADDRESS};
 use crate::util::servers::{TcpServer, UdpServer};
 use crate::util::{
     Host, Output, SOON, Side, Who, has_program, http, number_from_env, report, tool,
@@ -190,6 +190,31 @@ both! {
             busybox.stdout.contains(&dns::ADDRESS.to_string()),
             "{busybox}"
         );
+    }
+
+    fn dead_resolvers_are_passed_over(who) {
+        need!(who.has_tun(), "{who:?} may not open /dev/net/tun");
+        need!(has_program("dig"), "no dig(1)");
+        let host = Host::new();
+        need!(host.is_own(), "a resolver of the test's own needs root");
+        let _server = DnsServer::start(&host);
+        // Without a route; without a server; alive.
+        let alive = RESOLVER_ADDRESS.to_string();
+        host.set_resolvers(&["2001:db8::53", "127.0.0.54", &alive]);
+        // A client that asks once.
+        let script = "
+            dig +short +tries=1 +notcp host.test; dig +short +tries=1 +tcp host.test
+            dig +short +tries=1 long.test TXT | tr -d '\" ' | wc -c";
+        let crun = |script| {
+            let run = who.crun(&["--rootfs=/", "--", "sh", "-c", script]);
+            run.on(&host).run()
+        };
+        let address = dns::ADDRESS;
+        assert_eq!(crun(script).success(), format!("{address}\n{address}\n1201\n"));
+        // All are dead: the client is told, and does not wait for it.
+        host.set_resolvers(&["2001:db8::53", "127.0.0.54"]);
+        let output = crun("dig +tries=1 +time=30 +notcp host.test");
+        assert!(output.stdout.contains("connection refused"), "{output}");
     }
 
     fn the_gateway_answers_echo_requests(who) {

@@ -81,7 +81,7 @@ struct Own {
     host: Holder,
     world: Holder,
     far: Option<Holder>,
-    _files: TempDir,
+    files: TempDir,
 }
 
 impl Own {
@@ -133,7 +133,7 @@ impl Host {
                 host,
                 world,
                 far: None,
-                _files: files,
+                files,
             }),
         }
     }
@@ -202,6 +202,18 @@ impl Host {
                 &["ip", "link", "set", device, "mtu", &mtu.to_string()],
             );
         }
+    }
+
+    /// Replaces the resolvers of a host of the test's own.
+    pub(crate) fn set_resolvers(&self, addresses: &[&str]) {
+        let own = self.own.as_ref().expect("a host of the test's own");
+        let lines = addresses.iter().map(|at| format!("nameserver {at}\n"));
+        // In place: it is mounted over the real one.
+        fs::write(
+            own.files.path().join("resolv.conf"),
+            lines.collect::<String>(),
+        )
+        .unwrap();
     }
 
     /// Whether it has addresses, a resolver and a world of its own.
