@@ -107,10 +107,6 @@ pub(super) struct RunArgs {
     /// Print what would be done, in order, and do nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Name of the container, by which `crun-lite port` and `crun-lite net` know
-    /// it [default: our process id]
-    #[arg(long, value_name = "NAME")]
-    pub name: Option<String>,
     /// Remove the container when it ends (accepted: nothing is ever kept)
     #[arg(long)]
     pub rm: bool,

@@ -11,7 +11,7 @@ mod names;
 mod network;
 mod paths;
 mod pcap;
-pub(super) mod publish;
+mod publish;
 mod security;
 
 use std::ffi::{OsStr, OsString};
@@ -119,7 +119,6 @@ pub(super) fn validate(args: RunArgs, host: &Host) -> Result<RunSpec, Error> {
             .map(|pcap| pcap::parse(&pcap, &network))
             .transpose()?,
         publish: publish::publish(&args.publish, &network)?,
-        name: args.name.as_deref().map(publish::name).transpose()?,
         network,
         rootfs,
         hostname,

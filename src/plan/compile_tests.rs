@@ -40,7 +40,6 @@ fn spec() -> RunSpec {
         add_host: Vec::new(),
         pcap: None,
         publish: Vec::new(),
-        name: None,
     }
 }
 
