@@ -1,8 +1,8 @@
 //! As much of a DNS message (RFC 1035, 4.1) as a forwarder has to understand: the
 //! header, the question section and, of a query, whether it speaks EDNS (RFC 6891).
 //!
-//! Nothing is decoded for its own sake. A question is compared byte for byte, so that
-//! what a client hides in the case of its letters counts as well.
+//! Nothing is decoded for its own sake: a question section is compared as it is, but
+//! for the case of letters.
 
 /// Bytes of a header.
 const HEADER_LEN: usize = 12;
@@ -228,7 +228,10 @@ impl<'a> Answer<'a> {
         }
         // Some servers change the case of a name; whether that matters is the
         // client's to say, which sees the answer as it came.
-        let same = |asked: &[u8]| asked.eq_ignore_ascii_case(question);
+        let same = |asked: &[u8]| {
+            let name = question.len().saturating_sub(QUESTION_TAIL);
+            asked[name..] == question[name..] && asked.eq_ignore_ascii_case(question)
+        };
         if own[4..6] == header[4..6] && rest.get(..question.len()).is_some_and(same) {
             return Some(Match::Whole);
         }

@@ -16,9 +16,9 @@
 //!
 //! - **Queries** pass as they are, with the client's id. What is no query is dropped.
 //! - **Answers** pass byte for byte. One counts if it comes from a server that was
-//!   asked, has the id of an open query and repeats its question section, letter for
-//!   letter (clients hide bits in the case of names). All else is dropped and counted,
-//!   and the exchange goes on.
+//!   asked, has the id of an open query and repeats its question section. The case of
+//!   letters is the client's to judge: not all servers keep it. All else is dropped and
+//!   counted, and the exchange goes on.
 //! - **Servers are raced.** The first is asked at once. The next is asked when the last
 //!   one has been silent for a second; at once when it cannot be reached, or says
 //!   SERVFAIL, NOTIMP or REFUSED, or returns a bare header with an error. Those that

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use smoltcp::time::{Duration, Instant};
 
 use super::exchange::{Accepted, Exchange, LIFETIME, Sides};
-use super::message::{Answer, Query, rcode};
+use super::message::{Answer, Match, Query, rcode};
 use super::names::Names;
 use crate::icmp::{Problem, Unreachable};
 use crate::tests::cases;
@@ -332,6 +332,23 @@ fn names_in_questions() {
             assert_eq!(query.head(), message);
             assert_eq!(query.question(), Some((name, 1, 1)));
         }
+    }
+}
+
+/// Names have letters, and types have none: 65 is not 97.
+#[test]
+fn only_names_have_a_case() {
+    let message = query(1, "a.example", 65);
+    let head = Query::parse(&message).unwrap().head();
+    for (name, kind, expected) in [
+        ("a.example", 65, Some(Match::Whole)),
+        ("A.eXample", 65, Some(Match::Whole)),
+        ("b.example", 65, None),
+        ("a.example", 97, None),
+    ] {
+        let bytes = good(&query(1, name, kind));
+        let answer = Answer::parse(&bytes).unwrap();
+        assert_eq!(answer.matches(head), expected, "{name} {kind}");
     }
 }
 
