@@ -154,7 +154,7 @@ impl Host {
              ip addr add {}/24 dev far0
              ip addr add {}/24 dev far0
              ip addr add {}/64 dev far0 nodad
-             ip addr add {}/64 dev far0 nodad
+             ip addr add {}/64 dev far0 nodad preferred_lft 0
              ip link set far0 up
              ip route add default via {WORLD1_ADDRESS}
              ip route add default via {WORLD1_ADDRESS6} dev far0",
