@@ -22,6 +22,7 @@ mod stream;
 mod world;
 
 pub(crate) mod dns;
+mod dns_names;
 mod hostile;
 mod hostile_tcp;
 mod icmp;
