@@ -8,6 +8,7 @@ pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod container;
+pub mod control;
 pub mod error;
 pub mod fs;
 pub mod net;

@@ -19,6 +19,7 @@ mod audit;
 mod bench;
 mod capacity;
 mod cli;
+mod control;
 mod dhcp;
 mod fragments;
 mod harness;

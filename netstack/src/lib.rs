@@ -53,7 +53,7 @@ mod tcp;
 mod udp;
 
 pub use config::{Config, Ipv6Config, Limits, LinkConfig};
-pub use flow::{FlowId, FlowKey, Protocol};
+pub use flow::{FlowId, FlowInfo, FlowKey, Protocol};
 pub use host::{Close, Failure, Host, HostError, Io, IpFields, Readiness};
 pub use link::VNET_HEADER_LEN;
 pub use policy::{Policy, Reason, Verdict};

@@ -8,7 +8,7 @@ use smoltcp::wire::{EthernetProtocol, IpProtocol};
 use crate::arp;
 use crate::config::Config;
 use crate::dns::Forwarder;
-use crate::flow::{Flow, FlowId, FlowTable, Protocol, TimerQueue};
+use crate::flow::{Flow, FlowId, FlowInfo, FlowTable, Protocol, TimerQueue};
 use crate::host::{Failure, Host, HostError, Readiness};
 use crate::icmp::{Problem, Unreachable};
 use crate::ip;
@@ -89,6 +89,11 @@ impl Stack {
     /// towards the limit).
     pub fn flow_count(&self) -> usize {
         self.flows.len()
+    }
+
+    /// What there is to tell about each TCP and UDP flow. Walks all flows.
+    pub fn flows(&self, now: Instant) -> impl Iterator<Item = FlowInfo> {
+        self.flows.infos(now)
     }
 
     /// Whether a connection of the container still has something on its way to

@@ -23,7 +23,7 @@ use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{IpProtocol, UdpPacket};
 
 use crate::checksum::Sum;
-use crate::flow::{Flow, FlowId, FlowKey, Protocol};
+use crate::flow::{Flow, FlowId, FlowInfo, FlowKey, Protocol};
 use crate::host::{Close, Failure, Host};
 use crate::icmp::{Problem, Unreachable, udp_header};
 use crate::ip::fragmentation::Datagram;
@@ -61,11 +61,31 @@ pub(crate) struct UdpFlow {
     mapping: FlowId,
     /// Where its datagrams go.
     target: SocketAddr,
+    opened: Instant,
     last_used: Instant,
     two_way: bool,
+    bytes_up: u64,
+    bytes_down: u64,
 }
 
 impl UdpFlow {
+    /// What there is to tell about it.
+    pub(crate) fn info(&self, key: &FlowKey, now: Instant) -> Option<FlowInfo> {
+        Some(FlowInfo {
+            protocol: key.protocol,
+            container: key.container,
+            remote: key.remote?,
+            state: if self.two_way {
+                "ANSWERED"
+            } else {
+                "UNANSWERED"
+            },
+            age: now - self.opened,
+            bytes_up: self.bytes_up,
+            bytes_down: self.bytes_down,
+        })
+    }
+
     fn expires(&self) -> Instant {
         let idle = if self.two_way {
             TWO_WAY_IDLE
@@ -117,6 +137,7 @@ impl Stack {
             return;
         };
         flow.last_used = now;
+        flow.bytes_up += datagram.payload.len() as u64;
         let (mapping, target) = (flow.mapping, flow.target);
         if packet.hop_limit <= 1 && !self.is_ours(packet.destination) {
             return self.problem(packet.whole, Problem::HopLimit, None, host);
@@ -170,8 +191,11 @@ impl Stack {
         let flow = UdpFlow {
             mapping,
             target,
+            opened: now,
             last_used: now,
             two_way: false,
+            bytes_up: 0,
+            bytes_down: 0,
         };
         let expires = flow.expires();
         let id = self.flows.insert(key, Flow::Udp(flow));
@@ -312,6 +336,7 @@ impl Stack {
             return;
         }
         flow.last_used = now;
+        flow.bytes_down += payload.len() as u64;
         flow.two_way = true;
         self.udp_deliver(remote, key.container, payload, segment, host);
     }
@@ -492,8 +517,11 @@ impl Stack {
         let flow = UdpFlow {
             mapping,
             target: from,
+            opened: now,
             last_used: now,
             two_way: false,
+            bytes_up: 0,
+            bytes_down: 0,
         };
         let expires = flow.expires();
         let Some(id) = self.flows.insert(key, Flow::Udp(flow)) else {

@@ -88,6 +88,73 @@ pub(super) enum Verb {
     Run(Box<RunArgs>),
     /// Measure how fast it is, and how fast others are
     Bench(Box<BenchArgs>),
+    /// List and change the published ports of a running container
+    #[command(subcommand)]
+    Port(PortArgs),
+    /// See what a running container's network does
+    #[command(subcommand)]
+    Net(NetArgs),
+}
+
+/// `crun-lite port`, as typed.
+#[derive(Debug, Subcommand)]
+pub(super) enum PortArgs {
+    /// List the published ports
+    Ls {
+        #[command(flatten)]
+        container: ContainerArg,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Publish more ports; all of them or none
+    Add {
+        #[command(flatten)]
+        container: ContainerArg,
+        /// As for `run --publish`
+        #[arg(required = true, value_name = "[[ADDR:]HOST:]CONTAINER[/tcp|udp]")]
+        ports: Vec<String>,
+    },
+    /// Publish ports no longer; connections that there are go on
+    Rm {
+        #[command(flatten)]
+        container: ContainerArg,
+        /// As for `run --publish`
+        #[arg(required = true, value_name = "[[ADDR:]HOST:]CONTAINER[/tcp|udp]")]
+        ports: Vec<String>,
+    },
+}
+
+/// `crun-lite net`, as typed.
+#[derive(Debug, Subcommand)]
+pub(super) enum NetArgs {
+    /// List the connections and datagram flows
+    Flows {
+        #[command(flatten)]
+        container: ContainerArg,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print counters
+    Stats {
+        #[command(flatten)]
+        container: ContainerArg,
+        /// Print JSON
+        #[arg(long, conflicts_with = "prometheus")]
+        json: bool,
+        /// Print the text format of Prometheus
+        #[arg(long)]
+        prometheus: bool,
+    },
+}
+
+/// Which container.
+#[derive(Debug, Args)]
+pub(super) struct ContainerArg {
+    /// Its --name, or the process id of its `crun-lite run`
+    #[arg(value_name = "CONTAINER")]
+    pub container: String,
 }
 
 /// `crun-lite run`, as typed.
@@ -107,6 +174,10 @@ pub(super) struct RunArgs {
     /// Print what would be done, in order, and do nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Name of the container, by which `crun-lite port` and `crun-lite net` know
+    /// it [default: our process id]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
     /// Remove the container when it ends (accepted: nothing is ever kept)
     #[arg(long)]
     pub rm: bool,

@@ -6,6 +6,7 @@
 
 mod args;
 mod bench;
+mod inspect;
 mod logging;
 mod options;
 mod output;
@@ -41,6 +42,8 @@ pub fn main() -> ExitCode {
     let ended = match cli.verb {
         Verb::Run(args) => run::run(*args, format),
         Verb::Bench(args) => bench::run(*args),
+        Verb::Port(args) => inspect::port(args),
+        Verb::Net(args) => inspect::net(args),
     };
     ended.unwrap_or_else(|error| Report::from(error).print(format))
 }

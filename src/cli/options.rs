@@ -22,6 +22,7 @@ use std::path::PathBuf;
 use super::args::RunArgs;
 use crate::config::{Namespaces, Network, RootFs, RunSpec, UserSpec};
 use crate::error::Error;
+pub(super) use publish::ports;
 
 /// What is run when no command is given.
 const DEFAULT_COMMAND: &str = "/bin/sh";
@@ -119,6 +120,7 @@ pub(super) fn validate(args: RunArgs, host: &Host) -> Result<RunSpec, Error> {
             .map(|pcap| pcap::parse(&pcap, &network))
             .transpose()?,
         publish: publish::publish(&args.publish, &network)?,
+        name: args.name.as_deref().map(publish::name).transpose()?,
         network,
         rootfs,
         hostname,

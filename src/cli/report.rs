@@ -37,6 +37,13 @@ impl From<Error> for Report {
     }
 }
 
+impl Report {
+    /// What went wrong, for somebody else to print.
+    pub(super) fn into_message(self) -> String {
+        self.message
+    }
+}
+
 impl From<clap::Error> for Report {
     /// `clap` writes "error: WHAT", indented details and tips, then the usage; the
     /// first paragraph is the message and the tips are hints.

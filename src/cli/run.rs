@@ -12,8 +12,10 @@ use mio::{Events, Poll};
 use super::args::{LogFormat, RunArgs};
 use super::options::{self, Host};
 use super::output;
+use super::report::Report;
 use crate::config::{Network, RootFs, RunSpec, search_domains};
 use crate::container::{self, Sockets, SpawnIo, Supervisor};
+use crate::control::{Answer, Counter, Flow, Port, Request, Server};
 use crate::error::Error;
 use crate::net::{self, Capture, Driver};
 use crate::ns::idmap;
@@ -123,6 +125,9 @@ fn carry_out(
         net::raise_descriptor_limit();
     }
     let listeners = net::bind_published(&spec.publish, inherited)?;
+    let mut control = network
+        .map(|_| Server::bind(&spec.name.clone().unwrap_or_else(own_id)))
+        .transpose()?;
     let io = SpawnIo {
         tty: spec.tty,
         interactive: spec.interactive,
@@ -143,7 +148,7 @@ fn carry_out(
                 network,
                 resolvers,
                 poll.registry(),
-                Supervisor::TOKENS,
+                Supervisor::TOKENS + Server::TOKENS,
             )?)
         }
         _ => None,
@@ -156,6 +161,9 @@ fn carry_out(
             driver.capture(capture);
         }
         driver.publish(listeners)?;
+    }
+    if let Some(control) = &mut control {
+        control.register(poll.registry(), Supervisor::TOKENS)?;
     }
     // The link has somebody to listen to it: nothing else has to be waited for.
     prepared.release()?;
@@ -172,7 +180,7 @@ fn carry_out(
             &mut events,
             timeout,
             &mut supervisor,
-            driver.as_mut(),
+            driver.as_mut().zip(control.as_mut()),
         )? {
             // The terminal is given back at once, and signals end this process again.
             drop(supervisor);
@@ -201,6 +209,66 @@ fn carry_out(
                 return Err(gone);
             }
         }
+    }
+}
+
+/// The name of a container that was given none.
+fn own_id() -> String {
+    std::process::id().to_string()
+}
+
+/// Does what `crun-lite port` and `crun-lite net` ask for.
+fn answer(driver: &mut Driver, request: Request) -> Answer {
+    match request {
+        Request::PortList => Answer::Ports(ports(driver)),
+        Request::PortAdd(wanted) => {
+            let added = net::bind_published(&wanted, Vec::new())
+                .and_then(|listeners| driver.publish(listeners));
+            match added {
+                Ok(()) => Answer::Ports(ports(driver)),
+                Err(error) => Answer::Error(Report::from(error).into_message()),
+            }
+        }
+        Request::PortRemove(unwanted) => match driver.unpublish(&unwanted) {
+            Ok(()) => Answer::Ports(ports(driver)),
+            Err(port) => Answer::Error(format!("{port} is not published")),
+        },
+        Request::NetFlows => Answer::Flows(driver.flows().iter().map(flow).collect()),
+        Request::NetStats => {
+            let counter = |figure: net::Figure| Counter {
+                name: figure.name.to_owned(),
+                help: figure.help.to_owned(),
+                gauge: figure.gauge,
+                value: figure.value,
+            };
+            Answer::Stats(driver.figures().into_iter().map(counter).collect())
+        }
+    }
+}
+
+fn ports(driver: &Driver) -> Vec<Port> {
+    let port = |(protocol, host, container_port)| Port {
+        protocol,
+        host,
+        container_port,
+    };
+    driver.ports().into_iter().map(port).collect()
+}
+
+fn flow(info: &net::FlowInfo) -> Flow {
+    let protocol = match info.protocol {
+        net::Protocol::Tcp => "tcp",
+        net::Protocol::Udp => "udp",
+        net::Protocol::Echo => "icmp",
+    };
+    Flow {
+        protocol: protocol.to_owned(),
+        container: info.container,
+        remote: info.remote,
+        state: info.state.to_owned(),
+        age: Duration::from_micros(info.age.total_micros()).as_secs_f64(),
+        bytes_up: info.bytes_up,
+        bytes_down: info.bytes_down,
     }
 }
 
@@ -237,7 +305,7 @@ fn linger(poll: &mut Poll, events: &mut Events, driver: &mut Driver) -> Result<(
         wait(poll, events, Some(timeout))?;
         driver.begin_turn();
         for event in events.iter() {
-            if event.token().0 >= Supervisor::TOKENS {
+            if event.token().0 >= Supervisor::TOKENS + Server::TOKENS {
                 driver.ready(event);
             }
         }
@@ -290,10 +358,10 @@ fn turn(
     events: &mut Events,
     timeout: Option<Duration>,
     supervisor: &mut Supervisor,
-    mut driver: Option<&mut Driver>,
+    mut network: Option<(&mut Driver, &mut Server)>,
 ) -> Result<Option<u8>, Error> {
-    match driver.as_deref_mut() {
-        Some(driver) => {
+    match &mut network {
+        Some((driver, _)) => {
             look(poll, events, timeout, driver)?;
             driver.begin_turn();
         }
@@ -301,8 +369,12 @@ fn turn(
     }
     for event in events.iter() {
         if event.token().0 >= Supervisor::TOKENS {
-            if let Some(driver) = driver.as_deref_mut() {
-                driver.ready(event);
+            if let Some((driver, control)) = &mut network {
+                if event.token().0 < Supervisor::TOKENS + Server::TOKENS {
+                    control.ready(event, poll.registry(), |request| answer(driver, request));
+                } else {
+                    driver.ready(event);
+                }
             }
         } else if let Some(code) = supervisor.ready(event)? {
             return Ok(Some(code));

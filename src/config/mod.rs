@@ -69,6 +69,8 @@ pub struct RunSpec {
     pub add_host: Vec<(String, IpAddr)>,
     /// `--publish`, in the order given; no two ask for one port of the host.
     pub publish: Vec<Publish>,
+    /// `--name`; `None` is our process id.
+    pub name: Option<String>,
     /// `--pcap`; only with a network of our own.
     pub pcap: Option<Pcap>,
 }

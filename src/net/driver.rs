@@ -6,6 +6,10 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 mod inbound;
+mod insight;
+
+use inbound::UdpPort;
+pub use insight::Figure;
 
 use mio::event::Event;
 use mio::unix::SourceFd;
@@ -72,6 +76,7 @@ pub struct Driver {
     /// Datagram sockets that had their turn and may hold more.
     again: Vec<FlowId>,
     published: Published,
+    udp_ports: Vec<UdpPort>,
     /// Where clients of the host are led to, the preferred first.
     container: Container,
 }
@@ -185,6 +190,7 @@ impl Driver {
             echo: Vec::new(),
             again: Vec::new(),
             published,
+            udp_ports: Vec::new(),
             container: Container {
                 v4: network.container(),
                 v6: network.container6(),

@@ -31,10 +31,11 @@ mod tap;
 #[cfg(test)]
 mod tests;
 
-pub use driver::{Driver, raise_descriptor_limit};
+pub use driver::{Driver, Figure, raise_descriptor_limit};
 pub use ipv6::choose as choose_ipv6;
 pub(crate) use namespace::GATEWAY_MAC;
 pub use namespace::set_up as set_up_namespace;
+pub use netstack::{FlowInfo, Protocol};
 pub use outbound::check as check_outbound;
 pub use pcap::Capture;
 pub use publish::{Listener, bind as bind_published};

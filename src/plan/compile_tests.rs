@@ -40,6 +40,7 @@ fn spec() -> RunSpec {
         add_host: Vec::new(),
         pcap: None,
         publish: Vec::new(),
+        name: None,
     }
 }
 

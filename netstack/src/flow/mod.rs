@@ -5,6 +5,8 @@ mod timer;
 
 use std::net::{IpAddr, SocketAddr};
 
+use smoltcp::time::Duration;
+
 pub(crate) use table::{Flow, FlowTable};
 pub(crate) use timer::TimerQueue;
 
@@ -58,6 +60,26 @@ impl FlowKey {
             remote: None,
         }
     }
+}
+
+/// What there is to tell about a flow.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct FlowInfo {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The container's side; the "port" of an echo flow is its identifier.
+    pub container: SocketAddr,
+    /// The remote side, as addressed by the container.
+    pub remote: SocketAddr,
+    /// A state of RFC 9293, 3.3.2; `CONNECTING` while the host's side is opened.
+    /// Without connections whether the remote has answered.
+    pub state: &'static str,
+    /// Since it was opened.
+    pub age: Duration,
+    /// Payload from the container, bytes.
+    pub bytes_up: u64,
+    /// Payload to the container, bytes.
+    pub bytes_down: u64,
 }
 
 /// A remote that is an address without a port.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use slab::Slab;
 use smoltcp::time::Instant;
 
-use super::{FlowId, FlowKey};
+use super::{FlowId, FlowInfo, FlowKey};
 use crate::dns::DnsFlow;
 use crate::icmp::EchoFlow;
 use crate::tcp::TcpFlow;
@@ -128,6 +128,17 @@ impl FlowTable {
             .filter_map(|(_, entry)| match &entry.flow {
                 Flow::Tcp(flow) => Some(&**flow),
                 _ => None,
+            })
+    }
+
+    /// What there is to tell about each connection and datagram flow.
+    pub(crate) fn infos(&self, now: Instant) -> impl Iterator<Item = FlowInfo> {
+        self.entries
+            .iter()
+            .filter_map(move |(_, entry)| match &entry.flow {
+                Flow::Tcp(flow) => flow.info(&entry.key, now),
+                Flow::Udp(flow) => flow.info(&entry.key, now),
+                Flow::UdpMapping(_) | Flow::Dns(_) | Flow::Echo(_) => None,
             })
     }
 

@@ -121,6 +121,20 @@ impl Endpoint {
         self.established
     }
 
+    /// Its state in the terms of RFC 9293, 3.3.2.
+    pub(super) fn state(&self) -> &'static str {
+        let (received, sent) = (self.receiver.is_finished(), self.sender.has_sent_fin());
+        match (received, sent, self.sender.is_finished()) {
+            _ if !self.established => "SYN-RECEIVED",
+            (false, false, _) => "ESTABLISHED",
+            (true, false, _) => "CLOSE-WAIT",
+            (false, true, false) => "FIN-WAIT-1",
+            (false, true, true) => "FIN-WAIT-2",
+            (true, true, false) => "LAST-ACK",
+            (true, true, true) => "CLOSED",
+        }
+    }
+
     /// Both directions have ended; only late repetitions are left (TIME-WAIT, or
     /// CLOSED after LAST-ACK).
     pub(super) fn is_finished(&self) -> bool {

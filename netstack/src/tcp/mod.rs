@@ -66,7 +66,7 @@ pub(crate) use rings::Rings;
 use segment::{Segment, SynOptions, refuse, without_payload};
 use seq::Seq;
 
-use crate::flow::{Flow, FlowId, FlowKey, Protocol};
+use crate::flow::{Flow, FlowId, FlowInfo, FlowKey, Protocol};
 use crate::host::{Close, Host, HostError, Io, Readiness};
 use crate::icmp::{Problem, Unreachable};
 use crate::ip;
@@ -142,6 +142,24 @@ impl TcpFlow {
     /// The flow gets the turn that it waited for.
     pub(crate) fn dequeued(&mut self) {
         self.relay.queued = false;
+    }
+
+    /// What there is to tell about it.
+    pub(crate) fn info(&self, key: &FlowKey, now: Instant) -> Option<FlowInfo> {
+        let state = match &self.phase {
+            Phase::Connecting { .. } => "CONNECTING",
+            Phase::Inviting(_) => "SYN-SENT",
+            Phase::Open(endpoint) => endpoint.state(),
+        };
+        Some(FlowInfo {
+            protocol: key.protocol,
+            container: key.container,
+            remote: key.remote?,
+            state,
+            age: now - self.relay.opened,
+            bytes_up: self.relay.bytes_up,
+            bytes_down: self.relay.bytes_down,
+        })
     }
 
     /// Both sides stand, and the host has not been told the container's end of stream.
@@ -263,6 +281,7 @@ impl Stack {
             }
         };
         relay.host_writable &= taken == burst.len();
+        relay.bytes_up += taken as u64;
         self.stats.tcp_bytes_up += taken as u64;
         endpoint.passed(now, taken, burst.parts(), &mut self.rings);
         self.tcp_pump(now, id, host);
@@ -464,7 +483,10 @@ impl Stack {
                 (taken, io)
             });
             match io {
-                Some(Io::Done(n)) => self.stats.tcp_bytes_up += n as u64,
+                Some(Io::Done(n)) => {
+                    relay.bytes_up += n as u64;
+                    self.stats.tcp_bytes_up += n as u64;
+                }
                 Some(Io::WouldBlock) | None => {}
                 Some(Io::Closed | Io::Failed(_)) => relay.host_failed = true,
             }
@@ -499,6 +521,7 @@ impl Stack {
             let Some(io) = io else { break };
             match io {
                 Io::Done(n) => {
+                    relay.bytes_down += n as u64;
                     self.stats.tcp_bytes_down += n as u64;
                     budget = budget.saturating_sub(n.max(1));
                 }

@@ -29,6 +29,9 @@ pub(super) struct Relay {
     pub(super) host_shut: bool,
     /// The flow waits for another turn.
     pub(super) queued: bool,
+    /// Payload that has gone to the host, and come from it, bytes.
+    pub(super) bytes_up: u64,
+    pub(super) bytes_down: u64,
     /// When the container began to connect.
     pub(super) opened: Instant,
     /// When the container was last heard.
@@ -51,6 +54,8 @@ impl Relay {
             draining: false,
             host_shut: false,
             queued: false,
+            bytes_up: 0,
+            bytes_down: 0,
             opened: now,
             last_heard: now,
             waiting_since: None,

@@ -123,6 +123,11 @@ impl Sender {
         self.una != self.nxt || self.queued() > 0 || (self.ending && !self.fin_sent)
     }
 
+    /// Our FIN was sent.
+    pub(super) fn has_sent_fin(&self) -> bool {
+        self.fin_sent
+    }
+
     /// The container has acknowledged our FIN.
     pub(super) fn is_finished(&self) -> bool {
         self.fin_sent && self.una == self.nxt

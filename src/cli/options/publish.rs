@@ -1,4 +1,4 @@
-//! `--publish`.
+//! `--publish` and `--name`.
 
 use std::net::IpAddr;
 
@@ -6,6 +6,9 @@ use super::network::number;
 use super::{shown, usage};
 use crate::config::{Network, Publish, Transport};
 use crate::error::Error;
+
+/// The longest name, bytes: it is a part of a socket's name (unix(7)).
+const NAME_MOST: usize = 80;
 
 /// `-p`, for a container with this network.
 pub(super) fn publish(words: &[String], network: &Network) -> Result<Vec<Publish>, Error> {
@@ -140,6 +143,25 @@ fn range(text: &str) -> Result<(u16, u16), String> {
     }
 }
 
+/// `--name`: podman's rule.
+pub(in crate::cli) fn name(text: &str) -> Result<String, Error> {
+    let inner = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+    if text.len() > NAME_MOST {
+        return Err(usage(format!(
+            "--name: a name of {} bytes; {NAME_MOST} are the most",
+            text.len()
+        )));
+    }
+    if text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.chars().all(inner) {
+        return Ok(text.to_owned());
+    }
+    Err(usage(format!(
+        "--name: {} is not a name: it begins with a letter or a digit, and goes on with those, \
+         '_', '.' and '-'",
+        shown(text)
+    )))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -270,6 +292,25 @@ mod tests {
             let refused = publish(&words, &network).unwrap_err().to_string();
             assert!(refused.contains(why), "{refused}");
             assert!(publish(&[], &network).unwrap().is_empty());
+        }
+    }
+
+    #[test]
+    fn names() {
+        for good in ["a", "Web.1", "9_-", &"x".repeat(NAME_MOST)] {
+            assert_eq!(name(good).unwrap(), *good);
+        }
+        for bad in [
+            "",
+            "-a",
+            ".a",
+            "_a",
+            "a/b",
+            "a b",
+            "é",
+            &"x".repeat(NAME_MOST + 1),
+        ] {
+            assert!(name(bad).is_err(), "{bad:?}");
         }
     }
 

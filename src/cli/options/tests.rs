@@ -20,7 +20,7 @@ fn raw(line: &[&str]) -> Result<RunArgs, clap::Error> {
     let matches = args::command().try_get_matches_from(words)?;
     match Cli::from_arg_matches(&matches)?.verb {
         Verb::Run(args) => Ok(*args),
-        other @ Verb::Bench(_) => panic!("{other:?}"),
+        other => panic!("{other:?}"),
     }
 }
 

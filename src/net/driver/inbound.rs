@@ -5,11 +5,19 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 
 use super::{Container, Driver};
-use crate::config::Transport;
+use crate::config::{Publish, Transport};
 use crate::error::Error;
-use netstack::Host;
+use netstack::{FlowId, Host};
 
 use crate::net::publish::{Accepted, Listener, reset};
+
+/// A published UDP port.
+#[derive(Debug)]
+pub(super) struct UdpPort {
+    pub(super) at: SocketAddr,
+    pub(super) container_port: u16,
+    pub(super) flow: FlowId,
+}
 
 /// Clients accepted in one turn.
 const TURN_CLIENTS: usize = 64;
@@ -35,6 +43,11 @@ impl Driver {
         let to = SocketAddr::new(address, listener.container_port());
         let no_room = || io::Error::from_raw_os_error(libc::ENOBUFS);
         let flow = self.stack.publish_udp(to).ok_or_else(no_room)?;
+        let port = UdpPort {
+            at: listener.at(),
+            container_port: listener.container_port(),
+            flow,
+        };
         if self
             .host
             .add_published(flow, listener.into_socket())
@@ -42,6 +55,49 @@ impl Driver {
         {
             self.stack.unpublish_udp(flow, &mut self.host);
             return Err(no_room());
+        }
+        self.udp_ports.push(port);
+        Ok(())
+    }
+
+    /// Publishes these no longer; connections and exchanges go on. All or none.
+    ///
+    /// # Errors
+    /// The first that is not published.
+    pub fn unpublish(&mut self, ports: &[Publish]) -> Result<(), Publish> {
+        let all = self.ports();
+        let mut gone = Vec::new();
+        for port in ports {
+            let before = gone.len();
+            gone.extend(all.iter().filter(|(transport, at, inside)| {
+                let same_host = port.host_port.is_none_or(|first| {
+                    let nth = at.port().checked_sub(first);
+                    nth.is_some_and(|nth| {
+                        nth < port.count && port.container_port.checked_add(nth) == Some(*inside)
+                    })
+                });
+                let inside = inside
+                    .checked_sub(port.container_port)
+                    .is_some_and(|nth| nth < port.count);
+                *transport == port.transport
+                    && inside
+                    && same_host
+                    && port.address.is_none_or(|address| address == at.ip())
+            }));
+            if gone.len() == before {
+                return Err(*port);
+            }
+        }
+        for (transport, at, _) in gone {
+            match transport {
+                Transport::Tcp => self.published.remove(at),
+                Transport::Udp => {
+                    let is_it = |port: &UdpPort| port.at == at;
+                    for port in self.udp_ports.extract_if(.., |port| is_it(port)) {
+                        self.stack.unpublish_udp(port.flow, &mut self.host);
+                    }
+                }
+            }
         }
         Ok(())
     }

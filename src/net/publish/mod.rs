@@ -36,6 +36,7 @@ use rustix::net::{SocketFlags, acceptfrom_with};
 use slab::Slab;
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use crate::config::Transport;
 pub use listen::{Listener, bind};
 pub(crate) use pair::reset;
 use pair::{CLIENT, Pair, Pipes, SERVER, Turn};
@@ -159,6 +160,19 @@ impl Published {
             self.listeners.remove(place);
         }
         registered
+    }
+
+    /// The ports that are listened on.
+    pub(crate) fn ports(&self) -> impl Iterator<Item = (Transport, SocketAddr, u16)> {
+        self.listeners.iter().map(|(_, place)| {
+            let listener = &place.listener;
+            (listener.transport, listener.host, listener.container_port)
+        })
+    }
+
+    /// Listens at this address no longer.
+    pub(crate) fn remove(&mut self, at: SocketAddr) {
+        self.listeners.retain(|_, place| place.listener.host != at);
     }
 
     /// Sockets that it would like to have from inside; to be called until it is 0.

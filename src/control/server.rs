@@ -1,0 +1,253 @@
+//! The side that answers, on the parent's loop.
+//!
+//! Clients are few and of the same user; each has its turn when its socket is
+//! ready, and none is waited for. One more than there is room for takes the place
+//! of the one that has been there longest.
+
+use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+
+use mio::event::Event;
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+use rustix::net::sockopt::socket_peercred;
+use rustix::process::geteuid;
+
+use super::{Answer, Envelope, MAX_REQUEST, Request, VERSION, socket_name};
+use crate::error::Error;
+
+/// Clients at a time.
+const CLIENTS: usize = 8;
+
+/// The socket of one container. Tokens from the first one it was given on are its
+/// own, [`Server::TOKENS`] in all.
+#[derive(Debug)]
+pub struct Server {
+    listener: UnixListener,
+    clients: [Option<Client>; CLIENTS],
+    /// The place that the next client takes.
+    next: usize,
+    first_token: usize,
+}
+
+#[derive(Debug)]
+struct Client {
+    stream: UnixStream,
+    request: Vec<u8>,
+    answer: Vec<u8>,
+    sent: usize,
+}
+
+impl Server {
+    /// Tokens of the event loop that it needs.
+    pub const TOKENS: usize = 1 + CLIENTS;
+
+    /// Takes the container's name.
+    ///
+    /// # Errors
+    /// The name is taken.
+    pub fn bind(container: &str) -> Result<Self, Error> {
+        let bind = || -> io::Result<UnixListener> {
+            let name = socket_name(geteuid().as_raw(), container);
+            let listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(name)?)?;
+            listener.set_nonblocking(true)?;
+            Ok(listener)
+        };
+        let listener = bind().map_err(|error| match error.kind() {
+            io::ErrorKind::AddrInUse => Error::NameInUse(container.to_owned()),
+            _ => Error::host("listen on the control socket", error),
+        })?;
+        Ok(Self {
+            listener,
+            clients: [const { None }; CLIENTS],
+            next: 0,
+            first_token: 0,
+        })
+    }
+
+    /// Begins to listen for clients.
+    ///
+    /// # Errors
+    /// The socket cannot be watched.
+    pub fn register(&mut self, registry: &Registry, first_token: usize) -> Result<(), Error> {
+        self.first_token = first_token;
+        registry
+            .register(
+                &mut SourceFd(&self.listener.as_raw_fd()),
+                Token(first_token),
+                Interest::READABLE,
+            )
+            .map_err(|error| Error::host("watch the control socket", error))
+    }
+
+    /// An event with one of its tokens; `answer` is what is done about a request.
+    pub fn ready(
+        &mut self,
+        event: &Event,
+        registry: &Registry,
+        answer: impl FnMut(Request) -> Answer,
+    ) {
+        let place = event.token().0 - self.first_token;
+        match place.checked_sub(1) {
+            None => self.accept(registry),
+            Some(place) => self.turn(place, answer),
+        }
+    }
+
+    fn accept(&mut self, registry: &Registry) {
+        loop {
+            match self.listener.accept() {
+                Ok((stream, _)) => {
+                    if let Err(error) = self.admit(stream, registry) {
+                        tracing::debug!("control socket: {error}");
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => {
+                    tracing::debug!("control socket: {error}");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn admit(&mut self, stream: UnixStream, registry: &Registry) -> io::Result<()> {
+        if socket_peercred(&stream)?.uid != geteuid() {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        stream.set_nonblocking(true)?;
+        let place = self.next;
+        self.next = (self.next + 1) % CLIENTS;
+        let token = Token(self.first_token + 1 + place);
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        registry.register(&mut SourceFd(&stream.as_raw_fd()), token, interest)?;
+        self.clients[place] = Some(Client {
+            stream,
+            request: Vec::new(),
+            answer: Vec::new(),
+            sent: 0,
+        });
+        Ok(())
+    }
+
+    fn turn(&mut self, place: usize, answer: impl FnMut(Request) -> Answer) {
+        let Some(slot) = self.clients.get_mut(place) else {
+            return;
+        };
+        let done = slot.as_mut().is_none_or(|client| client.turn(answer));
+        if done {
+            *slot = None;
+        }
+    }
+}
+
+impl Client {
+    /// Goes on as far as it can; whether that was all.
+    fn turn(&mut self, mut answer: impl FnMut(Request) -> Answer) -> bool {
+        if self.answer.is_empty() {
+            match self.read() {
+                Ok(Some(request)) => {
+                    let reply = request.map_or_else(Answer::Error, &mut answer);
+                    match serde_json::to_vec(&reply) {
+                        Ok(bytes) => self.answer = bytes,
+                        Err(error) => tracing::debug!("control socket: {error}"),
+                    }
+                    self.answer.push(b'\n');
+                }
+                Ok(None) => return false,
+                Err(error) => {
+                    tracing::debug!("control socket: {error}");
+                    return true;
+                }
+            }
+        }
+        loop {
+            let rest = self.answer.get(self.sent..).unwrap_or_default();
+            if rest.is_empty() {
+                return true;
+            }
+            match self.stream.write(rest) {
+                Ok(count) => self.sent += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+                Err(_) => return true,
+            }
+        }
+    }
+
+    /// The request, or what is wrong with it, once it is complete.
+    fn read(&mut self) -> io::Result<Option<Result<Request, String>>> {
+        let mut buffer = [0; 4096];
+        loop {
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(count) => self.request.extend_from_slice(&buffer[..count]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(error) => return Err(error),
+            }
+            if self.request.ends_with(b"\n") {
+                return Ok(Some(parse(&self.request)));
+            }
+            if self.request.len() > MAX_REQUEST {
+                return Ok(Some(Err("the request is too long".to_owned())));
+            }
+        }
+    }
+}
+
+fn parse(line: &[u8]) -> Result<Request, String> {
+    #[derive(serde::Deserialize)]
+    struct Version {
+        version: u32,
+    }
+    let told = |error: serde_json::Error| format!("not a request: {error}");
+    let Version { version } = serde_json::from_slice(line).map_err(told)?;
+    if version != VERSION {
+        return Err(format!(
+            "the container speaks version {VERSION} of the protocol, not {version}: it was started \
+             by another version of crun-lite"
+        ));
+    }
+    let envelope: Envelope = serde_json::from_slice(line).map_err(told)?;
+    Ok(envelope.request)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests() {
+        let ok = |line: &str| parse(line.as_bytes()).unwrap();
+        assert_eq!(
+            ok(r#"{"version":1,"execute":"port-list"}"#),
+            Request::PortList
+        );
+        assert_eq!(
+            ok(r#"{"version":1,"execute":"port-add","arguments":[]}"#),
+            Request::PortAdd(Vec::new())
+        );
+        for bad in [
+            "",
+            "{}",
+            "[]",
+            r#"{"version":2,"execute":"port-list"}"#,
+            r#"{"version":1}"#,
+            r#"{"version":1,"execute":"no-such"}"#,
+            r#"{"version":1,"execute":"port-add","arguments":[{"count":1}]}"#,
+        ] {
+            assert!(parse(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes(line in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
+            let _ = parse(&line);
+        }
+    }
+}
