@@ -88,7 +88,8 @@ END
 {}",
             client(Family::V4, server.port(), "(100, 8000)")
         );
-        let output = inside(who, &host, &["--cap-add=NET_RAW"], &script);
-        assert_eq!(output.success(), "done\n");
+        let printed = inside(who, &host, &["--cap-add=NET_RAW"], &script).success();
+        // The queue of the link may still be full when the first datagram comes.
+        assert!(printed.ends_with("done\n"), "{printed}");
     }
 }

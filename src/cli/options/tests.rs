@@ -85,7 +85,7 @@ fn options_end_at_the_command() {
         &["--bogus", "ls"][..],
         &["-X", "ls"],
         &["-1"],
-        &["--publish", "80:80", "ls"],
+        &["--restart", "always", "ls"],
     ] {
         assert!(raw(bad).is_err(), "{bad:?}");
     }
