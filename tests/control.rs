@@ -95,6 +95,14 @@ both! {
         });
     }
 
+    /// Ports and flows need more open files than the container is to have.
+    fn the_limit_on_open_files_is_the_callers(who) {
+        let host = routed_host!(who, "prlimit");
+        let args = ["-p", "7000-7009:7000-7009", "--rootfs=/", "--", "sh", "-c", "ulimit -Sn"];
+        let run = who.crun(&args).on(&host).through(&["prlimit", "--nofile=500:4096"]).run();
+        assert_eq!(run.success(), "500\n");
+    }
+
     fn flows_and_counters_are_told(who) {
         let host = routed_host!(who, "python3");
         let _run = serve(who, &host, &["--name=seen", "-p", "7000:7001", "-p", "7000:7001/udp"]);

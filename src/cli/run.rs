@@ -121,9 +121,6 @@ fn carry_out(
         Network::Builtin(network) => Some(network),
         Network::None | Network::Host => None,
     };
-    if network.is_some() {
-        net::raise_descriptor_limit();
-    }
     let listeners = net::bind_published(&spec.publish, inherited)?;
     let mut control = network
         .map(|_| Server::bind(&spec.name.clone().unwrap_or_else(own_id)))

@@ -31,7 +31,7 @@ mod tap;
 #[cfg(test)]
 mod tests;
 
-pub use driver::{Driver, Figure, raise_descriptor_limit};
+pub use driver::{Driver, Figure};
 pub use ipv6::choose as choose_ipv6;
 pub(crate) use namespace::GATEWAY_MAC;
 pub use namespace::set_up as set_up_namespace;

@@ -5,6 +5,7 @@ use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::config::{Publish, Transport};
@@ -51,6 +52,7 @@ impl Listener {
 /// # Errors
 /// [`Error::Publish`]: nothing stays bound.
 pub fn bind(publish: &[Publish], inherited: Vec<OwnedFd>) -> Result<Vec<Listener>, Error> {
+    let _limit = RaisedLimit::new();
     let mut inherited = Inherited::new(inherited);
     let mut listeners = Vec::new();
     for one in publish {
@@ -67,6 +69,30 @@ pub fn bind(publish: &[Publish], inherited: Vec<OwnedFd>) -> Result<Vec<Listener
         );
     }
     Ok(listeners)
+}
+
+/// The limit on open files at its most, while there may be thousands of ports to
+/// bind. The container is to have what its caller had.
+struct RaisedLimit(Rlimit);
+
+impl RaisedLimit {
+    fn new() -> Self {
+        let before = getrlimit(Resource::Nofile);
+        let raised = Rlimit {
+            current: before.maximum,
+            ..before
+        };
+        // A wish: without it fewer ports can be bound, which is an error then.
+        let _ = setrlimit(Resource::Nofile, raised);
+        Self(before)
+    }
+}
+
+impl Drop for RaisedLimit {
+    fn drop(&mut self) {
+        // Lowering it is always allowed.
+        let _ = setrlimit(Resource::Nofile, self.0);
+    }
 }
 
 /// Binds one `-p` at the ports from `first` on.
