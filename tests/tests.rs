@@ -31,6 +31,7 @@ mod network;
 mod options;
 mod pcap;
 mod programs;
+mod publish;
 mod published;
 mod reach;
 mod scale;

@@ -123,7 +123,7 @@ fn carry_out(
     };
     let listeners = net::bind_published(&spec.publish, inherited)?;
     let mut control = network
-        .map(|_| Server::bind(&spec.name.clone().unwrap_or_else(own_id)))
+        .map(|_| take_name(spec.name.as_deref()))
         .transpose()?;
     let io = SpawnIo {
         tty: spec.tty,
@@ -188,10 +188,11 @@ fn carry_out(
             }
             return Ok(code);
         }
-        if let Some(driver) = &mut driver {
-            pass_sockets(&mut supervisor, driver);
-        }
         let Some(Err(gone)) = driver.as_mut().map(Driver::turn) else {
+            // After the turn: clients that came in it may need more than there are.
+            if let Some(driver) = &mut driver {
+                pass_sockets(&mut supervisor, driver);
+            }
             continue;
         };
         // With the container its link ends, too, and either may be seen first.
@@ -209,9 +210,27 @@ fn carry_out(
     }
 }
 
-/// The name of a container that was given none.
-fn own_id() -> String {
-    std::process::id().to_string()
+/// Takes the container's name: the one given, or our process id. That may be another's,
+/// too, in a PID namespace beside ours, so where it is taken a number follows it.
+fn take_name(given: Option<&str>) -> Result<Server, Error> {
+    if let Some(name) = given {
+        return Server::bind(name);
+    }
+    let id = std::process::id();
+    let mut name = id.to_string();
+    let mut number = 1_u32;
+    loop {
+        match Server::bind(&name) {
+            Err(Error::NameInUse(_)) if number < u32::MAX => {
+                number += 1;
+                name = format!("{id}-{number}");
+            }
+            bound => {
+                tracing::info!("the container's name is {name}");
+                return bound;
+            }
+        }
+    }
 }
 
 /// Does what `crun-lite port` and `crun-lite net` ask for.

@@ -30,6 +30,13 @@ pub(crate) fn sha256_of_bytes(count: u64) -> String {
     sum.finish()
 }
 
+/// The sum of these bytes, as sha256sum(1) prints it.
+pub(crate) fn sha256_of(bytes: &[u8]) -> String {
+    let mut sum = Sum::start();
+    sum.write_all(bytes).unwrap();
+    sum.finish()
+}
+
 /// Writes `count` bytes of which every eight tell their position.
 fn write_bytes(count: u64, to: &mut impl Write) -> io::Result<()> {
     let mut block = vec![0; BLOCK];

@@ -288,6 +288,8 @@ impl Published {
     /// that does not refuse it.
     pub(crate) fn join(&mut self, accepted: Accepted, addresses: &[IpAddr]) {
         let port = accepted.container_port;
+        // A wish, as for the socket inside: both ends are on this host.
+        let _ = accepted.socket.set_tcp_congestion(b"reno");
         let targets = addresses.iter().rev();
         let waiting = Waiting {
             client: accepted.socket,
