@@ -1,6 +1,7 @@
 //! A running container is asked and changed: `crun-lite port`, `crun-lite net`.
 
-use std::net::IpAddr;
+use std::io::Read;
+use std::net::{IpAddr, SocketAddr, TcpStream};
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -93,6 +94,46 @@ both! {
             let args = ["--name=one", "--rootfs=/", "true"];
             who.crun(&args).on(&host).run().code() == Some(0)
         });
+    }
+
+    fn the_hosts_own_connections_are_flows_too(who) {
+        need!(who.has_tun(), "{who:?} may not open /dev/net/tun");
+        let host = Host::new();
+        let server = "
+import socket
+listener = socket.create_server(('0.0.0.0', 7001), backlog=1000)
+print('ready', flush=True)
+held = []
+while True:
+    held.append(listener.accept()[0])
+    held[-1].sendall(b'hello')
+";
+        let name = format!("--name=own-{who:?}");
+        let args = [&name, "-p", "127.0.0.1::7001", "--rootfs=/", "--", "python3", "-c", server];
+        let run = who.crun(&args).on(&host).spawn();
+        run.expect("ready\n");
+        let name = name.trim_start_matches("--name=");
+        let ports = json(who, &host, &["port", "ls", "--json", name]);
+        let at: SocketAddr = ports[0]["host"].as_str().unwrap().parse().unwrap();
+        // More than one page of them.
+        let streams: Vec<TcpStream> = host.inside(Side::Host, || {
+            (0..700).map(|_| TcpStream::connect(at).unwrap()).collect()
+        });
+        for mut stream in &streams {
+            stream.set_read_timeout(Some(SOON)).unwrap();
+            stream.read_exact(&mut [0; 5]).unwrap();
+        }
+        let flows = json(who, &host, &["net", "flows", "--json", name]);
+        let flows = flows.as_array().unwrap();
+        let mut remotes: Vec<_> = flows.iter().map(|flow| flow["remote"].as_str()).collect();
+        remotes.sort_unstable();
+        remotes.dedup();
+        assert_eq!((flows.len(), remotes.len()), (streams.len(), streams.len()));
+        for flow in flows {
+            assert_eq!(flow["container"], "10.0.2.100:7001", "{flow}");
+            assert_eq!((&flow["bytes_up"], &flow["bytes_down"]), (&5.into(), &0.into()), "{flow}");
+            assert_eq!(flow["state"], "ESTABLISHED", "{flow}");
+        }
     }
 
     /// Ports and flows need more open files than the container is to have.

@@ -91,9 +91,11 @@ impl Stack {
         self.flows.len()
     }
 
-    /// What there is to tell about each TCP and UDP flow. Walks all flows.
-    pub fn flows(&self, now: Instant) -> impl Iterator<Item = FlowInfo> {
-        self.flows.infos(now)
+    /// What there is to tell about up to `most` TCP and UDP flows, and where to go on
+    /// if there may be more: `from` is 0, then what the call before returned. A flow
+    /// that lives from the first call to the last is told once.
+    pub fn flows(&self, now: Instant, from: usize, most: usize) -> (Vec<FlowInfo>, Option<usize>) {
+        self.flows.infos(now, from, most)
     }
 
     /// Whether a connection of the container still has something on its way to

@@ -38,11 +38,14 @@ pub(super) fn port(args: PortArgs) -> Result<ExitCode, Error> {
 
 pub(super) fn net(args: NetArgs) -> Result<ExitCode, Error> {
     match args {
-        NetArgs::Flows { container, json } => match ask(&container.container, Request::NetFlows)? {
-            Answer::Flows(flows) if json => as_json(&flows)?,
-            Answer::Flows(flows) => output::print(&flow_table(&flows))?,
-            other => return Err(unexpected(&other)),
-        },
+        NetArgs::Flows { container, json } => {
+            let flows = all_flows(&container.container)?;
+            if json {
+                as_json(&flows)?;
+            } else {
+                output::print(&flow_table(&flows))?;
+            }
+        }
         NetArgs::Stats {
             container,
             json,
@@ -61,6 +64,23 @@ pub(super) fn net(args: NetArgs) -> Result<ExitCode, Error> {
         },
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// All flows, page by page: the container has other things to do in between.
+fn all_flows(container: &str) -> Result<Vec<Flow>, Error> {
+    let mut all = Vec::new();
+    let mut from = Some(0);
+    while let Some(at) = from {
+        match ask(container, Request::NetFlows(at))? {
+            Answer::Flows { flows, next } => {
+                all.extend(flows);
+                // It only goes on: whatever answers, this comes to an end.
+                from = next.filter(|next| *next > at);
+            }
+            other => return Err(unexpected(&other)),
+        }
+    }
+    Ok(all)
 }
 
 fn unexpected(answer: &Answer) -> Error {

@@ -249,7 +249,13 @@ fn answer(driver: &mut Driver, request: Request) -> Answer {
             Ok(()) => Answer::Ports(ports(driver)),
             Err(port) => Answer::Error(format!("{port} is not published")),
         },
-        Request::NetFlows => Answer::Flows(driver.flows().iter().map(flow).collect()),
+        Request::NetFlows(from) => {
+            let (flows, next) = driver.flows(from);
+            Answer::Flows {
+                flows: flows.iter().map(flow).collect(),
+                next,
+            }
+        }
         Request::NetStats => {
             let counter = |figure: net::Figure| Counter {
                 name: figure.name.to_owned(),

@@ -39,7 +39,10 @@ pub enum Request {
     /// Publish these no longer; all or none. Connections go on.
     PortRemove(Vec<Publish>),
     /// Its flows.
-    NetFlows,
+    NetFlows(
+        /// 0, then where the answer before says to go on.
+        usize,
+    ),
     /// Its counters.
     NetStats,
 }
@@ -58,7 +61,12 @@ pub enum Answer {
     /// To [`Request::PortList`], and what is published after a change.
     Ports(Vec<Port>),
     /// To [`Request::NetFlows`].
-    Flows(Vec<Flow>),
+    Flows {
+        /// Some of them.
+        flows: Vec<Flow>,
+        /// Where to go on, unless these were the last.
+        next: Option<usize>,
+    },
     /// To [`Request::NetStats`].
     Stats(Vec<Counter>),
     /// It could not be done; nothing has changed.

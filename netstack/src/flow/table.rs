@@ -131,15 +131,29 @@ impl FlowTable {
             })
     }
 
-    /// What there is to tell about each connection and datagram flow.
-    pub(crate) fn infos(&self, now: Instant) -> impl Iterator<Item = FlowInfo> {
-        self.entries
-            .iter()
-            .filter_map(move |(_, entry)| match &entry.flow {
+    /// What there is to tell about up to `most` connections and datagram flows, from
+    /// place `from` on; and the place to go on at.
+    pub(crate) fn infos(
+        &self,
+        now: Instant,
+        from: usize,
+        most: usize,
+    ) -> (Vec<FlowInfo>, Option<usize>) {
+        let mut infos = Vec::new();
+        for place in from..self.entries.capacity() {
+            if infos.len() >= most {
+                return (infos, Some(place));
+            }
+            let Some(entry) = self.entries.get(place) else {
+                continue;
+            };
+            infos.extend(match &entry.flow {
                 Flow::Tcp(flow) => flow.info(&entry.key, now),
                 Flow::Udp(flow) => flow.info(&entry.key, now),
                 Flow::UdpMapping(_) | Flow::Dns(_) | Flow::Echo(_) => None,
-            })
+            });
+        }
+        (infos, None)
     }
 
     pub(crate) fn udp_mut(&mut self, id: FlowId) -> Option<(FlowKey, &mut UdpFlow)> {

@@ -134,7 +134,7 @@ impl Driver {
         let client = accepted.client;
         if client.ip().is_loopback() || self.host.is_local(client.ip()) {
             let addresses = self.container.addresses(client.ip());
-            return self.published.join(accepted, &addresses);
+            return self.published.join(accepted, &addresses, self.now);
         }
         let to = SocketAddr::new(self.container.address(client.ip()), accepted.container_port);
         match self.stack.accept(self.now, client, to, &mut self.host) {

@@ -7,6 +7,11 @@ use netstack::FlowInfo;
 use super::Driver;
 use crate::config::Transport;
 
+/// Flows told at a time: the packet loop waits for a fraction of a millisecond.
+const PAGE: usize = 500;
+/// From this place on a walk is among connections of the host's own.
+const PAIRS: usize = 1 << 32;
+
 /// A counter, or a gauge: what can go down.
 #[derive(Debug, Clone, Copy)]
 pub struct Figure {
@@ -34,10 +39,20 @@ impl Driver {
         ports
     }
 
-    /// The TCP and UDP flows of the link. Connections of the host's own to published
-    /// ports are not among them.
-    pub fn flows(&self) -> Vec<FlowInfo> {
-        self.stack.flows(self.now).collect()
+    /// Some TCP and UDP flows, and where to go on if there may be more: `from` is 0,
+    /// then what the call before returned. After those of the link come connections
+    /// of the host's own to published ports, whose remote is as the host knows it.
+    pub fn flows(&self, from: usize) -> (Vec<FlowInfo>, Option<usize>) {
+        match from.checked_sub(PAIRS) {
+            None => {
+                let (page, next) = self.stack.flows(self.now, from, PAGE);
+                (page, Some(next.unwrap_or(PAIRS)))
+            }
+            Some(from) => {
+                let (page, next) = self.published.flows(self.now, from, PAGE);
+                (page, next.map(|next| next + PAIRS))
+            }
+        }
     }
 
     /// Counters of everything.

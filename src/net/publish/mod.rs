@@ -30,7 +30,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
-use netstack::{Duration, Instant};
+use netstack::{Duration, FlowInfo, Instant};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, acceptfrom_with};
 use slab::Slab;
@@ -39,7 +39,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use crate::config::Transport;
 pub use listen::{Listener, bind};
 pub(crate) use pair::reset;
-use pair::{CLIENT, Pair, Pipes, SERVER, Turn};
+use pair::{CLIENT, Ends, Pair, Pipes, SERVER, Turn};
 
 /// Tokens of listeners and of the sockets of pairs, by their lower half; the upper
 /// half tells users of the same place apart.
@@ -68,6 +68,8 @@ pub(crate) struct Accepted {
 #[derive(Debug)]
 struct Waiting {
     client: Socket,
+    address: SocketAddr,
+    since: Instant,
     /// Where to connect to, the last first.
     targets: Vec<SocketAddr>,
 }
@@ -82,7 +84,11 @@ struct Place {
 
 #[derive(Debug)]
 enum State {
-    Connecting { server: Socket, waiting: Waiting },
+    Connecting {
+        server: Socket,
+        waiting: Waiting,
+        target: SocketAddr,
+    },
     Joined(Pair),
 }
 
@@ -173,6 +179,26 @@ impl Published {
     /// Listens at this address no longer.
     pub(crate) fn remove(&mut self, at: SocketAddr) {
         self.listeners.retain(|_, place| place.listener.host != at);
+    }
+
+    /// What there is to tell about up to `most` spliced connections, and where to go
+    /// on, as [`netstack::Stack::flows`] does.
+    pub(crate) fn flows(
+        &self,
+        now: Instant,
+        from: usize,
+        most: usize,
+    ) -> (Vec<FlowInfo>, Option<usize>) {
+        let mut infos = Vec::new();
+        for place in from..self.pairs.capacity() {
+            if infos.len() >= most {
+                return (infos, Some(place));
+            }
+            if let Some((_, State::Joined(pair))) = self.pairs.get(place) {
+                infos.push(pair.info(now));
+            }
+        }
+        (infos, None)
     }
 
     /// Sockets that it would like to have from inside; to be called until it is 0.
@@ -278,7 +304,10 @@ impl Published {
                     self.ready.pop_front();
                 }
                 // The client has gone again, or an error of its network (accept(2)).
-                Ok((_, None)) | Err(_) => self.ready.rotate_left(1),
+                Ok((_, None)) | Err(_) => {
+                    self.ready.rotate_left(1);
+                    return None;
+                }
             }
         }
         None
@@ -286,13 +315,15 @@ impl Published {
 
     /// Joins a client of the host to the container, at one of `addresses`: the first
     /// that does not refuse it.
-    pub(crate) fn join(&mut self, accepted: Accepted, addresses: &[IpAddr]) {
+    pub(crate) fn join(&mut self, accepted: Accepted, addresses: &[IpAddr], now: Instant) {
         let port = accepted.container_port;
         // A wish, as for the socket inside: both ends are on this host.
         let _ = accepted.socket.set_tcp_congestion(b"reno");
         let targets = addresses.iter().rev();
         let waiting = Waiting {
             client: accepted.socket,
+            address: accepted.client,
+            since: now,
             targets: targets.map(|&ip| SocketAddr::new(ip, port)).collect(),
         };
         if self.inside.is_empty() {
@@ -331,7 +362,7 @@ impl Published {
             outcome = server.connect(&SockAddr::from(address));
         }
         match outcome {
-            Ok(()) => self.joined(generation, waiting, server),
+            Ok(()) => self.joined(generation, waiting, server, target),
             Err(error)
                 if matches!(
                     error.raw_os_error(),
@@ -339,9 +370,14 @@ impl Published {
                 ) =>
             {
                 let fd = server.as_raw_fd();
-                let place = self
-                    .pairs
-                    .insert((generation, State::Connecting { server, waiting }));
+                let place = self.pairs.insert((
+                    generation,
+                    State::Connecting {
+                        server,
+                        waiting,
+                        target,
+                    },
+                ));
                 let token = lower(PAIRS, 2 * place + SERVER, generation);
                 let interest = Interest::WRITABLE;
                 if let Err(error) = self.registry.register(&mut SourceFd(&fd), token, interest) {
@@ -357,8 +393,13 @@ impl Published {
     }
 
     /// Both ends are connected.
-    fn joined(&mut self, generation: u32, waiting: Waiting, server: Socket) {
-        let pair = Pair::new(waiting.client, server);
+    fn joined(&mut self, generation: u32, waiting: Waiting, server: Socket, target: SocketAddr) {
+        let ends = Ends {
+            client: waiting.address,
+            container: target,
+            since: waiting.since,
+        };
+        let pair = Pair::new(waiting.client, server, ends);
         let place = self.pairs.insert((generation, State::Joined(pair)));
         if let Err(error) = self.register(place, generation) {
             tracing::debug!("watch a connection: {error}");
@@ -391,7 +432,9 @@ impl Published {
         }
         match self.pairs.remove(place).1 {
             State::Joined(pair) => pair.reset(),
-            State::Connecting { server, waiting } => {
+            State::Connecting {
+                server, waiting, ..
+            } => {
                 reset(&server);
                 reset(&waiting.client);
             }
@@ -436,7 +479,15 @@ impl Published {
 
     /// The outcome of a connect is known.
     fn connected(&mut self, place: usize, generation: u32) {
-        let (_, State::Connecting { server, waiting }) = self.pairs.remove(place) else {
+        let (
+            _,
+            State::Connecting {
+                server,
+                waiting,
+                target,
+            },
+        ) = self.pairs.remove(place)
+        else {
             return;
         };
         match server.take_error() {
@@ -445,7 +496,7 @@ impl Published {
                 if let Err(error) = self.registry.deregister(&mut SourceFd(&server.as_raw_fd())) {
                     tracing::debug!("stop watching a socket inside: {error}");
                 }
-                self.joined(generation, waiting, server);
+                self.joined(generation, waiting, server, target);
             }
             Ok(Some(error)) | Err(error) => {
                 tracing::trace!("connect inside: {error}");

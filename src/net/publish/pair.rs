@@ -13,11 +13,12 @@
 //! as long as it likes. A reset on one side resets the other.
 
 use std::io;
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use mio::event::Event;
+use netstack::{FlowInfo, Instant, Protocol};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use rustix::pipe::{
@@ -110,11 +111,20 @@ pub(super) struct Pair {
     flows: [Flow; 2],
     /// It stands in the list of those that have more to do.
     pub(super) queued: bool,
+    ends: Ends,
+}
+
+/// Between whom a pair is, and since when.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ends {
+    pub(super) client: SocketAddr,
+    pub(super) container: SocketAddr,
+    pub(super) since: Instant,
 }
 
 impl Pair {
     /// Joins two connected sockets.
-    pub(super) fn new(client: Socket, server: Socket) -> Self {
+    pub(super) fn new(client: Socket, server: Socket, ends: Ends) -> Self {
         Self {
             sockets: [client, server],
             // Their registration makes an event of what is there already.
@@ -124,6 +134,7 @@ impl Pair {
             urgent: [false; 2],
             flows: Default::default(),
             queued: false,
+            ends,
         }
     }
 
@@ -134,6 +145,25 @@ impl Pair {
     /// Bytes that have come from each side.
     pub(super) fn moved(&self) -> [u64; 2] {
         [self.flows[CLIENT].moved, self.flows[SERVER].moved]
+    }
+
+    /// What there is to tell about it.
+    pub(super) fn info(&self, now: Instant) -> FlowInfo {
+        let [client, server] = [CLIENT, SERVER].map(|side| self.flows[side].ended);
+        FlowInfo {
+            protocol: Protocol::Tcp,
+            container: self.ends.container,
+            remote: self.ends.client,
+            state: match (client, server) {
+                (false, false) => "ESTABLISHED",
+                (true, false) => "CLOSE-WAIT",
+                (false, true) => "FIN-WAIT-2",
+                (true, true) => "LAST-ACK",
+            },
+            age: now - self.ends.since,
+            bytes_up: self.flows[SERVER].moved,
+            bytes_down: self.flows[CLIENT].moved,
+        }
     }
 
     /// Whether the container's side still has something to say.
