@@ -161,7 +161,7 @@ impl Stack {
         let mut sum = if v4 {
             Sum::default()
         } else {
-            packet.pseudo_header()
+            packet.pseudo_header(packet.payload.len())
         };
         sum.add(packet.payload);
         let &[kind, code, _, _, a, b, c, d, ref payload @ ..] = packet.payload else {
@@ -311,10 +311,8 @@ impl Stack {
             return;
         };
         let v4 = key.container.is_ipv4();
-        let mut header = [0; HEADER_LEN];
-        header[0] = if v4 { ECHO_REQUEST } else { V6_ECHO_REQUEST };
-        header[4..6].copy_from_slice(&key.container.port().to_be_bytes());
-        header[6..].copy_from_slice(&seq.to_be_bytes());
+        let kind = if v4 { ECHO_REQUEST } else { V6_ECHO_REQUEST };
+        let header = echo_header(kind, key.container.port(), seq);
         let protocol = if v4 {
             IpProtocol::Icmp
         } else {
@@ -352,14 +350,12 @@ impl Stack {
         echo: Echo<'_>,
         host: &mut H,
     ) {
-        let mut header = [0; HEADER_LEN];
-        header[0] = if source.is_ipv4() {
+        let kind = if source.is_ipv4() {
             ECHO_REPLY
         } else {
             V6_ECHO_REPLY
         };
-        header[4..6].copy_from_slice(&echo.ident.to_be_bytes());
-        header[6..].copy_from_slice(&echo.seq.to_be_bytes());
+        let header = echo_header(kind, echo.ident, echo.seq);
         self.icmp_emit(source, destination, header, echo.payload, host);
     }
 
@@ -445,11 +441,10 @@ impl Stack {
         &mut self,
         source: IpAddr,
         destination: IpAddr,
-        header: [u8; HEADER_LEN],
+        mut header: [u8; HEADER_LEN],
         payload: &[u8],
         host: &mut H,
     ) {
-        let mut header = header;
         let length = HEADER_LEN + payload.len();
         let (protocol, mut sum) = if destination.is_ipv4() {
             (IpProtocol::Icmp, Sum::default())
@@ -470,6 +465,12 @@ impl Stack {
         };
         self.transmit_complete(datagram, host);
     }
+}
+
+/// The header of an echo message, its checksum not made.
+fn echo_header(kind: u8, ident: u16, seq: u16) -> [u8; HEADER_LEN] {
+    let ([a, b], [c, d]) = (ident.to_be_bytes(), seq.to_be_bytes());
+    [kind, 0, 0, 0, a, b, c, d]
 }
 
 /// The transport header of a UDP datagram without payload, for a quote.

@@ -188,27 +188,10 @@ impl Stack {
             self.unreachable(whole, Unreachable::Prohibited, host);
             return None;
         };
-        let flow = UdpFlow {
-            mapping,
-            target,
-            opened: now,
-            last_used: now,
-            two_way: false,
-            bytes_up: 0,
-            bytes_down: 0,
-        };
-        let expires = flow.expires();
-        let id = self.flows.insert(key, Flow::Udp(flow));
-        match id {
-            Some(id) => {
-                self.udp_join(mapping);
-                self.timers.arm(&mut self.flows, id, expires);
-            }
-            None => {
-                self.stats.over_limit += 1;
-                self.udp_release(mapping, false, host);
-                self.unreachable(whole, Unreachable::Prohibited, host);
-            }
+        let id = self.udp_insert(now, key, mapping, target);
+        if id.is_none() {
+            self.udp_release(mapping, false, host);
+            self.unreachable(whole, Unreachable::Prohibited, host);
         }
         id.map(Opened::Flow)
     }
@@ -294,7 +277,7 @@ impl Stack {
         let flow_key = FlowKey::new(Protocol::Udp, key.container, remote);
         let id = match self.flows.find(&flow_key) {
             Some(id) => id,
-            None if published => match self.udp_invite(now, flow_key, mapping, from) {
+            None if published => match self.udp_insert(now, flow_key, mapping, from) {
                 Some(id) => id,
                 None => return,
             },
@@ -506,17 +489,17 @@ impl Stack {
         }
     }
 
-    /// A new remote has sent to a published port.
-    fn udp_invite(
+    /// A new remote of a mapping; `None`: too many flows.
+    fn udp_insert(
         &mut self,
         now: Instant,
         key: FlowKey,
         mapping: FlowId,
-        from: SocketAddr,
+        target: SocketAddr,
     ) -> Option<FlowId> {
         let flow = UdpFlow {
             mapping,
-            target: from,
+            target,
             opened: now,
             last_used: now,
             two_way: false,
@@ -605,12 +588,7 @@ pub(crate) fn parse<'a>(packet: &ip::Packet<'a>, checksum: RxChecksum) -> Option
     let unmade = view.checksum() == 0 && packet.source.is_ipv4();
     if checksum == RxChecksum::Present && !unmade {
         let length = usize::from(view.len());
-        let mut sum = Sum::pseudo_header(
-            packet.source,
-            packet.destination,
-            packet.protocol.into(),
-            length,
-        );
+        let mut sum = packet.pseudo_header(length);
         sum.add(packet.payload.get(..length)?);
         if !sum.is_valid() {
             return None;

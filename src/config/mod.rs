@@ -301,6 +301,16 @@ impl BuiltinNetwork {
         self.address6(2)
     }
 
+    /// The container's addresses, that of IPv4 first.
+    pub fn container_addresses(&self) -> Vec<IpAddr> {
+        both(self.container(), self.container6())
+    }
+
+    /// The gateway's addresses, that of IPv4 first.
+    pub fn gateway_addresses(&self) -> Vec<IpAddr> {
+        both(self.gateway(), self.gateway6())
+    }
+
     /// The DNS forwarder's IPv6 address.
     pub fn dns6(&self) -> Option<Ipv6Addr> {
         self.address6(3)
@@ -310,4 +320,8 @@ impl BuiltinNetwork {
     pub fn container6(&self) -> Option<Ipv6Addr> {
         self.address6(0x100)
     }
+}
+
+fn both(v4: Ipv4Addr, v6: Option<Ipv6Addr>) -> Vec<IpAddr> {
+    [v4.into()].into_iter().chain(v6.map(IpAddr::V6)).collect()
 }

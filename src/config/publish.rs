@@ -1,7 +1,7 @@
 //! What `-p` means.
 
 use std::fmt::{self, Display, Formatter};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -53,6 +53,18 @@ impl Publish {
         // In range where the constructor was ours; else it ends early.
         let first = self.container_port;
         (0..self.count).map_while(move |n| first.checked_add(n))
+    }
+
+    /// Whether a port of the host that leads to one of the container is one of these,
+    /// whatever it speaks.
+    pub fn covers(&self, host: SocketAddr, container_port: u16) -> bool {
+        let Some(nth) = container_port.checked_sub(self.container_port) else {
+            return false;
+        };
+        let host_port = |first: u16| first.checked_add(nth) == Some(host.port());
+        nth < self.count
+            && self.address.is_none_or(|address| address == host.ip())
+            && self.host_port.is_none_or(host_port)
     }
 
     /// Whether both ask for one port of the host.

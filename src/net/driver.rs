@@ -470,7 +470,7 @@ fn link_gone(source: io::Error) -> Error {
 }
 
 /// Raises the soft limit on open files to the hard one, where it can be; the limit.
-fn raise_descriptor_limit() -> Option<u64> {
+pub(super) fn raise_descriptor_limit() -> Option<u64> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {

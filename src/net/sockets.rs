@@ -56,19 +56,20 @@ pub(crate) struct Datagrams {
 }
 
 impl Datagrams {
-    /// A new one of the family of an address; it hears of errors.
+    /// A new one of the family of an address.
     fn new(family_of: IpAddr, protocol: Option<socket2::Protocol>) -> io::Result<Self> {
         let v4 = family_of.is_ipv4();
         let socket = Socket::new(domain(family_of), Type::DGRAM.nonblocking(), protocol)?;
         if !v4 {
             socket.set_only_v6(true)?;
         }
-        let _ = udp::enable_errors(socket.as_fd(), v4);
-        Ok(Self::bound(socket, v4))
+        Ok(Self::of(socket, v4))
     }
 
-    /// One that was made elsewhere.
-    pub(crate) fn bound(socket: Socket, v4: bool) -> Self {
+    /// Takes a socket; it hears of errors.
+    fn of(socket: Socket, v4: bool) -> Self {
+        // A wish: without it errors stay unknown.
+        let _ = udp::enable_errors(socket.as_fd(), v4);
         Self {
             socket,
             v4,
@@ -201,21 +202,24 @@ impl HostSide {
 
     /// Takes the socket of a client that a published port has accepted.
     pub(crate) fn add_accepted(&mut self, flow: FlowId, socket: Socket) -> Result<(), HostError> {
-        self.add(
-            flow,
-            FlowSocket::Tcp(socket, false),
-            Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY,
-        )
+        self.add_tcp(flow, socket, false)
+    }
+
+    fn add_tcp(&mut self, flow: FlowId, socket: Socket, connecting: bool) -> Result<(), HostError> {
+        let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
+        self.add(flow, FlowSocket::Tcp(socket, connecting), interest)
     }
 
     /// Takes the socket of a published UDP port.
     pub(crate) fn add_published(&mut self, flow: FlowId, socket: Socket) -> Result<(), HostError> {
         let v4 = socket.domain().is_ok_and(|domain| domain == Domain::IPV4);
-        // Wishes, as for any datagram socket.
-        let _ = udp::enable_errors(socket.as_fd(), v4);
-        let _ = socket.set_recv_buffer_size(UDP_RECEIVE_BUFFER);
-        let _ = udp::enable_gro(socket.as_fd());
-        let datagrams = Datagrams::bound(socket, v4);
+        self.add_udp(flow, Datagrams::of(socket, v4))
+    }
+
+    fn add_udp(&mut self, flow: FlowId, datagrams: Datagrams) -> Result<(), HostError> {
+        // Wishes: without them bursts are cut sooner, and batches smaller.
+        let _ = datagrams.socket.set_recv_buffer_size(UDP_RECEIVE_BUFFER);
+        let _ = udp::enable_gro(datagrams.as_fd());
         self.add(flow, FlowSocket::Udp(datagrams), Interest::READABLE)
     }
 
@@ -319,11 +323,7 @@ impl Host for HostSide {
             }
         };
         let socket = open().map_err(|error| host_error(&error))?;
-        self.add(
-            flow,
-            FlowSocket::Tcp(socket, true),
-            Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY,
-        )
+        self.add_tcp(flow, socket, true)
     }
 
     fn tcp_send(&mut self, flow: FlowId, data: &[IoSlice<'_>]) -> Io {
@@ -392,10 +392,7 @@ impl Host for HostSide {
         let socket = self
             .datagrams(family_of, None)
             .map_err(|error| host_error(&error))?;
-        // Wishes: without them bursts are cut sooner, and batches smaller.
-        let _ = socket.socket.set_recv_buffer_size(UDP_RECEIVE_BUFFER);
-        let _ = udp::enable_gro(socket.as_fd());
-        self.add(flow, FlowSocket::Udp(socket), Interest::READABLE)
+        self.add_udp(flow, socket)
     }
 
     fn udp_send(

@@ -1,7 +1,7 @@
 //! The files of `/etc` that describe the container's own network.
 
 use std::fmt::Write;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 
 use crate::config::{NameServer, Network, RunSpec, nameservers};
 
@@ -23,14 +23,11 @@ impl EtcFiles {
     /// The files of a run. `host_resolv_conf` and `host_hosts` are the text of
     /// the host's own files, which a container in the host's network shares.
     pub fn new(spec: &RunSpec, host_resolv_conf: &str, host_hosts: &str) -> Self {
-        let mut own: Vec<IpAddr> = Vec::new();
-        let mut gateways: Vec<IpAddr> = Vec::new();
+        let (mut own, mut gateways) = (Vec::new(), Vec::new());
         let (servers, host_text) = match &spec.network {
             Network::Builtin(net) => {
-                own.push(net.container().into());
-                own.extend(net.container6().map(IpAddr::V6));
-                gateways.push(net.gateway().into());
-                gateways.extend(net.gateway6().map(IpAddr::V6));
+                own = net.container_addresses();
+                gateways = net.gateway_addresses();
                 (vec![IpAddr::from(net.dns()).into()], host_resolv_conf)
             }
             Network::None => (Vec::new(), ""),
@@ -68,11 +65,7 @@ pub fn own_names(spec: &RunSpec) -> Vec<(String, Vec<IpAddr>)> {
     let Network::Builtin(net) = &spec.network else {
         return Vec::new();
     };
-    let both = |v4: Ipv4Addr, v6: Option<Ipv6Addr>| -> Vec<IpAddr> {
-        [v4.into()].into_iter().chain(v6.map(IpAddr::V6)).collect()
-    };
-    let container = both(net.container(), net.container6());
-    let gateway = both(net.gateway(), net.gateway6());
+    let (container, gateway) = (net.container_addresses(), net.gateway_addresses());
     [(spec.hostname.as_str(), container)]
         .into_iter()
         .chain(HOST_NAMES.map(|name| (name, gateway.clone())))

@@ -53,9 +53,8 @@ pub(crate) enum Unusable {
 }
 
 impl Packet<'_> {
-    /// The sum of the pseudo-header of the transport protocol.
-    pub(crate) fn pseudo_header(&self) -> Sum {
-        let length = self.payload.len();
+    /// The sum of the pseudo-header of a transport packet of `length` bytes.
+    pub(crate) fn pseudo_header(&self, length: usize) -> Sum {
         Sum::pseudo_header(self.source, self.destination, self.protocol.into(), length)
     }
 
@@ -72,7 +71,7 @@ impl Packet<'_> {
     /// Whether the payload's checksum, which covers all of it and the pseudo-header,
     /// is right.
     pub(crate) fn is_intact(&self) -> bool {
-        let mut sum = self.pseudo_header();
+        let mut sum = self.pseudo_header(self.payload.len());
         sum.add(self.payload);
         sum.is_valid()
     }

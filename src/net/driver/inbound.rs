@@ -4,11 +4,11 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 
+use netstack::{FlowId, Host};
+
 use super::{Container, Driver};
 use crate::config::{Publish, Transport};
 use crate::error::Error;
-use netstack::{FlowId, Host};
-
 use crate::net::publish::{Accepted, Listener, reset};
 
 /// A published UDP port.
@@ -70,19 +70,7 @@ impl Driver {
         for port in ports {
             let before = gone.len();
             gone.extend(all.iter().filter(|(transport, at, inside)| {
-                let same_host = port.host_port.is_none_or(|first| {
-                    let nth = at.port().checked_sub(first);
-                    nth.is_some_and(|nth| {
-                        nth < port.count && port.container_port.checked_add(nth) == Some(*inside)
-                    })
-                });
-                let inside = inside
-                    .checked_sub(port.container_port)
-                    .is_some_and(|nth| nth < port.count);
-                *transport == port.transport
-                    && inside
-                    && same_host
-                    && port.address.is_none_or(|address| address == at.ip())
+                *transport == port.transport && port.covers(*at, *inside)
             }));
             if gone.len() == before {
                 return Err(*port);

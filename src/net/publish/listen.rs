@@ -10,6 +10,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::config::{Publish, Transport};
 use crate::error::Error;
+use crate::net::driver::raise_descriptor_limit;
 
 /// Connections that the kernel keeps until they are accepted; it takes less where
 /// `net.core.somaxconn` is less.
@@ -78,12 +79,8 @@ struct RaisedLimit(Rlimit);
 impl RaisedLimit {
     fn new() -> Self {
         let before = getrlimit(Resource::Nofile);
-        let raised = Rlimit {
-            current: before.maximum,
-            ..before
-        };
-        // A wish: without it fewer ports can be bound, which is an error then.
-        let _ = setrlimit(Resource::Nofile, raised);
+        // Where it stays fewer ports can be bound, which is an error then.
+        raise_descriptor_limit();
         Self(before)
     }
 }
