@@ -10,6 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use socket2::{Domain, Socket, Type};
 
 use super::host::{Host, Side};
 
@@ -33,7 +34,7 @@ fn raise_descriptor_limit() {
 pub(crate) struct TcpServer {
     listener: TcpListener,
     peers: Arc<Mutex<Vec<SocketAddr>>>,
-    bells: Mutex<Vec<SocketAddr>>,
+    bells: AtomicUsize,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -74,7 +75,7 @@ impl TcpServer {
         Self {
             listener,
             peers,
-            bells: Mutex::default(),
+            bells: AtomicUsize::new(0),
             thread: Some(thread),
         }
     }
@@ -92,19 +93,29 @@ impl TcpServer {
     /// one of our own comes after them, and is not counted.
     pub(crate) fn accepted(&self, host: &Host, side: Side) -> usize {
         let to = reachable(self.listener.local_addr().unwrap());
-        let bell = host.inside(side, || TcpStream::connect(to)).unwrap();
-        let bell = bell.local_addr().unwrap();
-        let mut bells = self.bells.lock().unwrap();
-        bells.push(bell);
+        let bell = host.inside(side, || self.bell(to)).unwrap();
+        let bell = bell.local_addr().unwrap().as_socket().unwrap();
+        let bells = self.bells.fetch_add(1, Ordering::SeqCst) + 1;
         super::eventually("the server accepts the bell", super::SOON, || {
             self.peers.lock().unwrap().contains(&bell)
         });
-        self.peers
-            .lock()
-            .unwrap()
-            .iter()
-            .filter(|peer| !bells.contains(peer))
-            .count()
+        self.peers.lock().unwrap().len() - bells
+    }
+
+    /// A connection from a port that none has come from before: ports are used again,
+    /// and the bell would be taken for one that came long ago.
+    fn bell(&self, to: SocketAddr) -> io::Result<Socket> {
+        loop {
+            let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+            socket.bind(&SocketAddr::new(unspecified(to), 0).into())?;
+            let port = socket.local_addr()?.as_socket().unwrap().port();
+            let peers = self.peers.lock().unwrap();
+            if peers.iter().all(|peer| peer.port() != port) {
+                drop(peers);
+                socket.connect(&to.into())?;
+                return Ok(socket);
+            }
+        }
     }
 }
 
