@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, Shutdown, TcpListener, UdpSocket};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use crate::util::command::Running;
 use crate::util::dns::{self, DnsServer};
 use crate::util::host::{RESOLVER_ADDRESS, WORLD_ADDRESS};
 use crate::util::servers::{TcpServer, UdpServer};
@@ -215,6 +216,34 @@ both! {
         host.set_resolvers(&["2001:db8::53", "127.0.0.54"]);
         let output = crun("dig +tries=1 +time=30 +notcp host.test");
         assert!(output.stdout.contains("connection refused"), "{output}");
+    }
+
+    fn a_resolv_conf_that_is_replaced_is_followed(who) {
+        need!(who.has_tun(), "{who:?} may not open /dev/net/tun");
+        let host = Host::new();
+        need!(host.is_own(), "a resolver of the test's own needs root");
+        need!(host.has_own_etc(), "no overlay filesystem");
+        let first = DnsServer::start(&host);
+        let script = "while read -r _; do nslookup host.test | grep -o '192[.].*53$'; done";
+        let mut run = who
+            .crun(&["--interactive", "--", "sh", "-c", script])
+            .stdin_open()
+            .on(&host)
+            .spawn();
+        let address = dns::ADDRESS.to_string();
+        let answered = |run: &mut Running, times: usize| {
+            run.write(b"ask\n");
+            run.expect(&format!("{address}\n").repeat(times));
+        };
+        answered(&mut run, 1);
+        // Only the new one is alive.
+        drop(first);
+        let other = Ipv4Addr::new(127, 0, 0, 54);
+        let _second = DnsServer::start_at(&host, Side::Host, other);
+        host.replace_resolv_conf(&[&other.to_string()]);
+        answered(&mut run, 2);
+        run.close_stdin();
+        assert_eq!(run.finish().success(), format!("{address}\n").repeat(2));
     }
 
     fn the_gateway_answers_echo_requests(who) {

@@ -112,6 +112,12 @@ pub trait Host {
     /// `RTN_BROADCAST` and so on in the host's routing tables).
     fn is_local(&mut self, addr: IpAddr) -> bool;
 
+    /// The resolvers, if they may be others than when this was last asked; asked
+    /// before a query goes to them.
+    fn resolvers(&mut self) -> Option<Vec<SocketAddr>> {
+        None
+    }
+
     /// Begins to connect a TCP socket for `flow`. The outcome comes as
     /// [`crate::Stack::connected`] or [`crate::Stack::connect_failed`].
     ///

@@ -104,12 +104,6 @@ impl Stack {
         self.flows.tcp().any(TcpFlow::is_sending)
     }
 
-    /// Replaces the resolvers of the DNS forwarder. Queries that are open go on with
-    /// those that they began with, until the container repeats them.
-    pub fn set_resolvers(&mut self, resolvers: Vec<SocketAddr>) {
-        self.forwarder.set_servers(resolvers);
-    }
-
     /// Sets the names that the DNS forwarder answers for itself.
     pub fn set_names(&mut self, names: Vec<(String, Vec<IpAddr>)>) {
         self.config.names = names;

@@ -25,7 +25,6 @@ use super::namespace::GATEWAY_MAC;
 use super::outbound::Outbounds;
 use super::pcap::Capture;
 use super::publish::{self, Published};
-use super::resolvers::Resolvers;
 use super::sockets::{FlowSocket, HostSide, failure, read_echo};
 use super::tap;
 use crate::config::BuiltinNetwork;
@@ -65,8 +64,6 @@ pub struct Driver {
     link_token: Token,
     monitor_token: Token,
     alarm_token: Token,
-    resolvers_token: Token,
-    resolvers: Option<Resolvers>,
     alarm: Alarm,
     link_readable: bool,
     frames: Frames,
@@ -111,13 +108,8 @@ impl Driver {
         let failed = |step| move |error: io::Error| Error::host(step, error);
         heap::give_back_large_blocks();
         let began = Instant::now();
-        let [link_token, monitor_token, alarm_token, resolvers_token] = [
-            first_token,
-            first_token + 1,
-            first_token + 2,
-            first_token + 3,
-        ]
-        .map(Token);
+        let [link_token, monitor_token, alarm_token] =
+            [first_token, first_token + 1, first_token + 2].map(Token);
         registry
             .register(
                 &mut SourceFd(&link.as_raw_fd()),
@@ -128,10 +120,6 @@ impl Driver {
         let local = LocalAddresses::new(registry, monitor_token)
             .map_err(failed("watch the host's addresses"))?;
         let alarm = Alarm::new(registry, alarm_token).map_err(failed("make a timer"))?;
-        // Without it (there is a limit for each user) the resolvers of the start remain.
-        let watch = Resolvers::watch(registry, resolvers_token)
-            .inspect_err(|error| tracing::info!("changes of resolv.conf go unnoticed: {error}"))
-            .ok();
         let registry = registry
             .try_clone()
             .map_err(failed("share the event loop"))?;
@@ -170,7 +158,7 @@ impl Driver {
             host: HostSide::new(
                 link,
                 registry,
-                first_token + 4,
+                first_token + 3,
                 local,
                 Outbounds::new(network),
             ),
@@ -179,8 +167,6 @@ impl Driver {
             link_token,
             monitor_token,
             alarm_token,
-            resolvers_token,
-            resolvers: watch,
             alarm,
             // What came before it was registered has made no edge.
             link_readable: true,
@@ -272,10 +258,6 @@ impl Driver {
             self.link_readable = true;
         } else if token == self.alarm_token {
             self.alarm.rang();
-        } else if token == self.resolvers_token {
-            if let Some(resolvers) = self.resolvers.as_mut().and_then(Resolvers::changed) {
-                self.stack.set_resolvers(resolvers);
-            }
         } else if token == self.monitor_token {
             self.host.addresses_changed();
         } else if publish::owns(token) {

@@ -3,23 +3,18 @@
 //! # Theory of operation
 //!
 //! `/etc/resolv.conf` is rarely written in place: NetworkManager, a VPN or
-//! systemd-resolved rename a new one over it, or change what it is a link to. So
-//! the folders are watched (inotify(7)), that of the name and that of each link on
-//! the way to the file, for anything that happens to these names; then everything
-//! is looked at again. A file that is gone for a moment leaves what was known.
+//! systemd-resolved rename a new one over it, or change what it is a link to. Whoever
+//! has a query to forward asks whether the name still leads to the file that was read
+//! last, as the C library does (resolv.conf(5)): one stat(2), and nothing to do while
+//! nobody asks. An inotify(7) descriptor would cost more: to close it, and so to end,
+//! takes a grace period of the kernel's, about as long as the rest of a start. A file
+//! that is gone for a moment leaves what was known.
 
-use std::ffi::OsString;
+use std::fs::{File, Metadata};
 use std::io::{self, Read};
-use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-
-use mio::unix::SourceFd;
-use mio::{Interest, Registry, Token};
-use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
-use rustix::io::Errno;
 
 use crate::config::{NameServer, nameservers};
 
@@ -29,96 +24,72 @@ const PATH: &str = "/etc/resolv.conf";
 const SERVERS: usize = 3;
 /// Longest file that is read, bytes.
 const LONGEST: u64 = 64 << 10;
-/// Links that are followed (`MAXSYMLINKS`).
-const MAX_LINKS: usize = 40;
 const DNS_PORT: u16 = 53;
 
-/// Watches the host's resolv.conf.
+/// Which file it is, and in which state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Identity {
+    file: (u64, u64),
+    length: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Identity {
+    fn of(file: &Metadata) -> Self {
+        Self {
+            file: (file.dev(), file.ino()),
+            length: file.len(),
+            modified: (file.mtime(), file.mtime_nsec()),
+            changed: (file.ctime(), file.ctime_nsec()),
+        }
+    }
+}
+
+/// Follows a resolv.conf.
 #[derive(Debug)]
 pub(crate) struct Resolvers {
-    inotify: OwnedFd,
-    /// Names that lead to the file, by the watch on their folder.
-    names: Vec<(i32, OsString)>,
+    path: PathBuf,
+    /// What was read last.
+    seen: Option<Identity>,
 }
 
 impl Resolvers {
-    /// Begins to watch.
-    pub(crate) fn watch(registry: &Registry, token: Token) -> io::Result<Self> {
-        let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-        registry.register(
-            &mut SourceFd(&inotify.as_raw_fd()),
-            token,
-            Interest::READABLE,
-        )?;
-        let mut resolvers = Self {
-            inotify,
-            names: Vec::new(),
-        };
-        resolvers.follow(Path::new(PATH));
-        Ok(resolvers)
+    /// Follows the host's. The first look always reads it.
+    pub(crate) fn new() -> Self {
+        Self::at(PATH)
     }
 
-    /// Watches the folders on the way to the file.
-    fn follow(&mut self, path: &Path) {
-        self.names.clear();
-        let mut path = path.to_owned();
-        for _ in 0..MAX_LINKS {
-            let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
-                return;
-            };
-            let events = WatchFlags::CLOSE_WRITE
-                | WatchFlags::CREATE
-                | WatchFlags::DELETE
-                | WatchFlags::MOVED_FROM
-                | WatchFlags::MOVED_TO
-                | WatchFlags::ONLYDIR;
-            match inotify::add_watch(&self.inotify, folder, events) {
-                Ok(watch) => self.names.push((watch, name.to_owned())),
-                Err(error) => tracing::debug!("watch {}: {error}", folder.display()),
-            }
-            match std::fs::read_link(&path) {
-                // An absolute target replaces the whole path.
-                Ok(target) => path = folder.join(target),
-                Err(_) => return,
-            }
+    fn at(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            seen: None,
         }
     }
 
-    /// Something has happened in a watched folder: the resolvers, if they may have
-    /// changed.
+    /// The resolvers, if they may be others than at the last look.
     pub(crate) fn changed(&mut self) -> Option<Vec<SocketAddr>> {
-        let mut buffer = [MaybeUninit::uninit(); 4096];
-        let mut reader = inotify::Reader::new(&self.inotify, &mut buffer);
-        let mut concerned = false;
-        loop {
-            match reader.next() {
-                Ok(event) => {
-                    let named = |(watch, name): &(i32, OsString)| {
-                        *watch == event.wd()
-                            && event
-                                .file_name()
-                                .is_some_and(|file| file.to_bytes() == name.as_bytes())
-                    };
-                    concerned |= event.events().contains(ReadFlags::QUEUE_OVERFLOW)
-                        || self.names.iter().any(named);
-                }
-                Err(Errno::INTR) => {}
-                Err(_) => break,
-            }
-        }
-        if !concerned {
-            return None;
-        }
-        self.follow(Path::new(PATH));
-        match read(Path::new(PATH)) {
-            Ok(text) => {
-                let resolvers = servers(&text);
-                tracing::info!("{PATH} has changed: {resolvers:?}");
-                Some(resolvers)
-            }
+        let found = match self.path.metadata() {
+            Ok(found) => Identity::of(&found),
             // Between two files, or for good: either way it names no other servers.
             Err(error) => {
-                tracing::debug!("{PATH}: {error}");
+                tracing::trace!("{}: {error}", self.path.display());
+                return None;
+            }
+        };
+        if self.seen == Some(found) {
+            return None;
+        }
+        match read(&self.path) {
+            Ok(text) => {
+                // Of before it was read: what has come since then is found next time.
+                self.seen = Some(found);
+                let resolvers = servers(&text);
+                tracing::debug!("{}: {resolvers:?}", self.path.display());
+                Some(resolvers)
+            }
+            Err(error) => {
+                tracing::debug!("{}: {error}", self.path.display());
                 None
             }
         }
@@ -127,9 +98,7 @@ impl Resolvers {
 
 fn read(path: &Path) -> io::Result<String> {
     let mut bytes = Vec::new();
-    std::fs::File::open(path)?
-        .take(LONGEST)
-        .read_to_end(&mut bytes)?;
+    File::open(path)?.take(LONGEST).read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
@@ -171,6 +140,38 @@ fn interface_index(name: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Written in place, replaced, reached by another link, gone for a while.
+    #[test]
+    fn changes_are_noticed() {
+        use std::fs::{remove_file, rename, write};
+        use std::os::unix::fs::symlink;
+
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let file = |name: &str, at: &str| write(path(name), format!("nameserver {at}\n")).unwrap();
+        let of = |at: &str| Some(vec![SocketAddr::new(at.parse().unwrap(), 53)]);
+
+        let mut resolvers = Resolvers::at(path("resolv.conf"));
+        assert_eq!(resolvers.changed(), None, "there is no file");
+        file("resolv.conf", "192.0.2.1");
+        assert_eq!(resolvers.changed(), of("192.0.2.1"));
+        assert_eq!(resolvers.changed(), None);
+        file("resolv.conf", "192.0.2.10");
+        assert_eq!(resolvers.changed(), of("192.0.2.10"), "written in place");
+        file("new", "192.0.2.20");
+        rename(path("new"), path("resolv.conf")).unwrap();
+        assert_eq!(resolvers.changed(), of("192.0.2.20"), "replaced by rename");
+        remove_file(path("resolv.conf")).unwrap();
+        assert_eq!(resolvers.changed(), None, "gone");
+        file("stub", "192.0.2.30");
+        symlink("stub", path("resolv.conf")).unwrap();
+        assert_eq!(resolvers.changed(), of("192.0.2.30"), "a link");
+        file("other", "192.0.2.31");
+        rename(path("other"), path("stub")).unwrap();
+        assert_eq!(resolvers.changed(), of("192.0.2.31"), "behind the link");
+        assert_eq!(resolvers.changed(), None);
+    }
 
     #[test]
     fn servers_of_a_file() {

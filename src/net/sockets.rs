@@ -26,6 +26,7 @@ use super::local::LocalAddresses;
 use super::outbound::Outbounds;
 use super::outbox::Outbox;
 use super::pcap::Capture;
+use super::resolvers::Resolvers;
 use crate::sys::ip;
 use crate::sys::udp::{self, QueuedError};
 
@@ -113,6 +114,7 @@ pub(crate) struct HostSide {
     registry: Registry,
     first_token: usize,
     local: LocalAddresses,
+    resolvers: Resolvers,
     outbox: Outbox,
     outbounds: Outbounds,
     failures: Vec<(FlowId, SocketAddr, Failure)>,
@@ -137,6 +139,7 @@ impl HostSide {
             registry,
             first_token,
             local,
+            resolvers: Resolvers::new(),
             outbox: Outbox::default(),
             outbounds,
             failures: Vec::new(),
@@ -306,6 +309,10 @@ impl Host for HostSide {
 
     fn is_local(&mut self, addr: IpAddr) -> bool {
         self.local.contains(addr)
+    }
+
+    fn resolvers(&mut self) -> Option<Vec<SocketAddr>> {
+        self.resolvers.changed()
     }
 
     fn tcp_connect(&mut self, flow: FlowId, to: SocketAddr) -> Result<(), HostError> {

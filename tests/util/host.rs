@@ -216,6 +216,31 @@ impl Host {
         .unwrap();
     }
 
+    /// Gives it an `/etc` in which files can be replaced, if the kernel can.
+    pub(crate) fn has_own_etc(&self) -> bool {
+        let own = self.own.as_ref().expect("a host of the test's own");
+        let script = format!(
+            "grep -q overlay /proc/filesystems || exit 0
+             cd {}
+             mkdir etc && mount -t tmpfs tmpfs etc
+             mkdir etc/upper etc/work && cp resolv.conf etc/upper
+             umount /etc/resolv.conf
+             mount -t overlay -o lowerdir=/etc,upperdir=etc/upper,workdir=etc/work overlay /etc
+             echo own",
+            own.files.path().display()
+        );
+        self.tool(&["sh", "-ec", &script]) == "own\n"
+    }
+
+    /// Replaces the file that names the resolvers, in an `/etc` of its own.
+    pub(crate) fn replace_resolv_conf(&self, addresses: &[&str]) {
+        let lines = addresses.iter().map(|at| format!("nameserver {at}\n"));
+        let script = "printf %s \"$1\" > /etc/resolv.conf.new
+            mv /etc/resolv.conf.new /etc/resolv.conf";
+        let text = lines.collect::<String>();
+        self.tool(&["sh", "-ec", script, "sh", &text]);
+    }
+
     /// Whether it has addresses, a resolver and a world of its own.
     pub(crate) fn is_own(&self) -> bool {
         self.own.is_some()

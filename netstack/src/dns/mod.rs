@@ -30,7 +30,7 @@
 //! - **Not raced**: queries longer than [`exchange::MAX_KEPT`] bytes, since they would
 //!   have to be kept, and operations other than QUERY (RFC 6895, 2.2), which may change
 //!   something. Each repetition takes these to one server more.
-//! - **The servers may change** ([`Stack::set_resolvers`]) at any time. Open queries go
+//! - **The servers may change** ([`Host::resolvers`]) at any time. Open queries go
 //!   on with the servers that they began with; a repetition starts over with the new.
 //! - **Names of our own** ([`crate::Config::names`]) are answered here, with authority,
 //!   and so are their addresses (PTR). Nothing else ever is, but that there is no
@@ -140,6 +140,13 @@ impl<H: Host> Sides for FlowSides<'_, H> {
 }
 
 impl Stack {
+    /// Asks the host for other resolvers than those that are known.
+    pub(crate) fn look_for_resolvers<H: Host>(&mut self, host: &mut H) {
+        if let Some(resolvers) = host.resolvers() {
+            self.forwarder.set_servers(resolvers);
+        }
+    }
+
     /// A datagram from the container to the forwarder.
     pub(crate) fn dns_input<H: Host>(
         &mut self,
@@ -152,6 +159,7 @@ impl Stack {
             self.stats.dropped += 1;
             return;
         };
+        self.look_for_resolvers(host);
         let servers = Arc::clone(&self.forwarder.servers);
         let own = self.forwarder.names.answer(&query);
         let unknown = || query.answer(false, rcode::SERVFAIL, []);

@@ -302,10 +302,13 @@ impl Stack {
         }
         let (target, resolver) = match self.judge(Protocol::Tcp, remote, host) {
             Verdict::Host(target) => (target, None),
-            Verdict::Dns => match self.forwarder.servers().first() {
-                Some(resolver) => (*resolver, Some(1)),
-                None => return refuse(&mut self.link, host, &key, segment),
-            },
+            Verdict::Dns => {
+                self.look_for_resolvers(host);
+                match self.forwarder.servers().first() {
+                    Some(resolver) => (*resolver, Some(1)),
+                    None => return refuse(&mut self.link, host, &key, segment),
+                }
+            }
             Verdict::Closed => return refuse(&mut self.link, host, &key, segment),
             Verdict::Denied(_) => {
                 return self.unreachable(packet.whole, Unreachable::Prohibited, host);

@@ -606,7 +606,7 @@ fn no_resolvers() {
     assert_eq!(a[12..q.len() - 11], q[12..q.len() - 11]);
     assert_eq!(a[q.len() - 11..], [0, 0, 41, 4, 208, 0, 0, 0x80, 0, 0, 0]);
     assert_over(&w);
-    w.stack.set_resolvers(vec![resolver(0)]);
+    w.host.resolvers = Some(vec![resolver(0)]);
     w.assert_works();
 }
 
@@ -618,16 +618,16 @@ fn resolvers_change_under_way() {
     let q = query(1, "a.example", A);
     let a = answer(&q, 0, b"a");
     let (flow, _) = ask(&mut w, 1234, &q);
-    w.stack.set_resolvers(vec![new]);
+    w.host.resolvers = Some(vec![new]);
     w.run(Duration::from_millis(1100));
     assert_eq!(servers(&mut w), [resolver(1)]);
     w.datagram(flow, resolver(0), &a, 0);
     assert_eq!(w.take(), [response(1234, &a)]);
     assert_over(&w);
 
-    w.stack.set_resolvers(vec![resolver(0), resolver(1)]);
+    w.host.resolvers = Some(vec![resolver(0), resolver(1)]);
     let (flow, _) = ask(&mut w, 1234, &q);
-    w.stack.set_resolvers(vec![new]);
+    w.host.resolvers = Some(vec![new]);
     let (same, at) = ask(&mut w, 1234, &q);
     assert_eq!((same, at), (flow, new));
     w.datagram(flow, resolver(0), &a, 0);
@@ -638,7 +638,7 @@ fn resolvers_change_under_way() {
 
     // None is left.
     ask(&mut w, 1234, &q);
-    w.stack.set_resolvers(Vec::new());
+    w.host.resolvers = Some(Vec::new());
     w.send(&frames::udp(1234, FORWARDER, &q));
     assert_eq!(answered(&mut w)[3] & 15, SERVFAIL);
     w.run(Duration::from_secs(16));

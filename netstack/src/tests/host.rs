@@ -92,6 +92,8 @@ pub(super) struct FakeHost {
     pub(super) outcomes: HashMap<SocketAddr, Outcome>,
     pub(super) default_outcome: Outcome,
     pub(super) local: HashSet<IpAddr>,
+    /// Other resolvers, not yet asked for.
+    pub(super) resolvers: Option<Vec<SocketAddr>>,
     pub(super) events: BTreeMap<(Instant, u64), Event>,
     sequence: u64,
     /// How many more of these calls succeed before one fails.
@@ -119,6 +121,7 @@ impl FakeHost {
             outcomes: HashMap::new(),
             default_outcome: Outcome::Accept(Duration::from_millis(1)),
             local: HashSet::new(),
+            resolvers: None,
             events: BTreeMap::new(),
             sequence: 0,
             faults: HashMap::new(),
@@ -297,6 +300,10 @@ impl Host for FakeHost {
 
     fn is_local(&mut self, addr: IpAddr) -> bool {
         self.local.contains(&addr)
+    }
+
+    fn resolvers(&mut self) -> Option<Vec<SocketAddr>> {
+        self.resolvers.take()
     }
 
     fn tcp_connect(&mut self, flow: FlowId, to: SocketAddr) -> Result<(), HostError> {

@@ -540,6 +540,7 @@ impl World {
         let far = remote(251, 7);
         self.assert_udp_works(far, far.into(), b"question", b"answer");
         let question = dns::query(1, "works.example", dns::A);
+        self.stack.look_for_resolvers(&mut self.host);
         self.assert_udp_works(
             SocketAddrV4::new(frames::DNS, 53),
             self.stack.forwarder.servers()[0],
