@@ -218,6 +218,35 @@ both! {
         assert!(output.stdout.contains("connection refused"), "{output}");
     }
 
+    fn answers_of_any_length_pass(who) {
+        need!(who.has_tun(), "{who:?} may not open /dev/net/tun");
+        need!(has_program("dig"), "no dig(1)");
+        let host = Host::new();
+        need!(host.is_own(), "a resolver of the test's own needs root");
+        let server = DnsServer::start(&host);
+        for mtu in MTUS {
+            // Over TCP after a truncated answer; in one datagram; over TCP at once.
+            let script = "for how in +bufsize=1232 '+bufsize=8192 +notcp +ignore' +tcp; do
+                dig +short +tries=1 $how huge.test TXT | tr -d '\" \n' | wc -c; done";
+            let mtu = format!("--mtu={mtu}");
+            let run = who.crun(&[&mtu, "--rootfs=/", "--", "sh", "-c", script]);
+            assert_eq!(run.on(&host).run().success(), "6000\n6000\n6000\n", "{mtu}");
+        }
+        assert_eq!(server.udp.received(&host, Side::Host), 4);
+    }
+
+    fn forged_answers_are_not_believed(who) {
+        need!(who.has_tun(), "{who:?} may not open /dev/net/tun");
+        need!(has_program("dig"), "no dig(1)");
+        let host = Host::new();
+        need!(host.is_own(), "a resolver of the test's own needs root");
+        let server = dns::liar(&host);
+        let run = who.crun(&["--rootfs=/", "--", "dig", "+short", "+tries=1", "host.test"]);
+        // A forgery that came through would stand here, or a warning of dig's.
+        assert_eq!(run.on(&host).run().success(), format!("{}\n", dns::ADDRESS));
+        assert_eq!(server.received(&host, Side::Host), 1);
+    }
+
     fn a_resolv_conf_that_is_replaced_is_followed(who) {
         need!(who.has_tun(), "{who:?} may not open /dev/net/tun");
         let host = Host::new();

@@ -1,19 +1,25 @@
-//! A name server with two names, on the host's loopback resolver address.
+//! A name server with three names, on the host's loopback resolver address.
 //!
-//! `host.test` has the address 192.0.2.53; `long.test` has a text of 1,200 bytes,
-//! which does not fit a datagram of 512 bytes: over UDP it is answered with the
+//! `host.test` has the address 192.0.2.53; `long.test` has a text of 1,200 bytes and
+//! `huge.test` one of 6,000. What does not fit the datagram that a client says it
+//! takes (RFC 6891; 512 bytes if it says nothing) is answered over UDP with the
 //! truncation bit, so that a resolver comes again over TCP (RFC 1035, 4.2).
+//!
+//! A lying one ([`liar`]) sends forged answers before the true one.
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 
 use super::host::{Host, RESOLVER_ADDRESS, Side};
 use super::servers::{TcpServer, UdpServer};
 
 /// The address of `host.test`.
 pub(crate) const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 53);
-const STRINGS: usize = 6;
+/// What forged answers say.
+const FORGED: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 66);
 const STRING: usize = 200;
+const LONG_STRINGS: usize = 6;
+const HUGE_STRINGS: usize = 30;
 /// RFC 1035, 4.2.1.
 const DATAGRAM: usize = 512;
 
@@ -33,7 +39,7 @@ impl DnsServer {
         let address = SocketAddr::new(address.into(), 53);
         let udp = UdpServer::start_at(host, side, address, |query| {
             let whole = answer(query)?;
-            if whole.len() <= DATAGRAM {
+            if whole.len() <= datagram_size(query)? {
                 Some(whole)
             } else {
                 truncated(query)
@@ -94,16 +100,58 @@ fn truncated(query: &[u8]) -> Option<Vec<u8>> {
     Some(message)
 }
 
+/// What the client takes in one datagram: it says so in an OPT record, which stands
+/// right behind the question (RFC 6891, 6.1.2).
+fn datagram_size(query: &[u8]) -> Option<usize> {
+    let (question, _) = question(query)?;
+    Some(match query.get(12 + question.len()..) {
+        Some(&[0, 0, 41, high, low, ..]) => {
+            usize::from(u16::from_be_bytes([high, low])).max(DATAGRAM)
+        }
+        _ => DATAGRAM,
+    })
+}
+
+fn text(strings: usize) -> Vec<u8> {
+    let string = [b'x'; STRING];
+    let length = u8::try_from(STRING).unwrap();
+    [&[length][..], &string].concat().repeat(strings)
+}
+
+/// A server that answers with forgeries first: with another id, from another port,
+/// to another question.
+pub(crate) fn liar(host: &Host) -> UdpServer {
+    let elsewhere = host
+        .inside(Side::Host, || UdpSocket::bind((RESOLVER_ADDRESS, 0)))
+        .unwrap();
+    let at = SocketAddr::from((RESOLVER_ADDRESS, 53));
+    UdpServer::start_with(host, Side::Host, at, move |socket, query, from| {
+        let Some(truth) = answer(query) else { return };
+        let mut forged = truth.clone();
+        let address = forged.len() - 4;
+        forged[address..].copy_from_slice(&FORGED.octets());
+        let mut other_id = forged.clone();
+        other_id[1] ^= 1;
+        let mut other_question = forged.clone();
+        other_question[13] ^= 1;
+        let send = |socket: &UdpSocket, answer: &[u8]| {
+            assert_eq!(socket.send_to(answer, from).unwrap(), answer.len());
+        };
+        send(socket, &other_id);
+        send(&elsewhere, &forged);
+        send(socket, &other_question);
+        send(socket, &truth);
+    })
+}
+
 fn answer(query: &[u8]) -> Option<Vec<u8>> {
     let (question, name) = question(query)?;
     let kind = u16::from_be_bytes([question[question.len() - 4], question[question.len() - 3]]);
     let data = match (name.as_str(), kind) {
         ("host.test", 1) => Some(ADDRESS.octets().to_vec()),
-        ("long.test", 16) => {
-            let length = u8::try_from(STRING).ok()?;
-            Some([&[length][..], &[b'x'; STRING]].concat().repeat(STRINGS))
-        }
-        ("host.test" | "long.test", _) => None,
+        ("long.test", 16) => Some(text(LONG_STRINGS)),
+        ("huge.test", 16) => Some(text(HUGE_STRINGS)),
+        ("host.test" | "long.test" | "huge.test", _) => None,
         _ => {
             let mut message = header(query, NO_SUCH_NAME, 0)?;
             message.extend(question);

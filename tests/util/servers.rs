@@ -181,6 +181,19 @@ impl UdpServer {
     where
         F: Fn(&[u8]) -> Option<Vec<u8>> + Send + 'static,
     {
+        Self::start_with(host, side, address, move |socket, datagram, from| {
+            if let Some(answer) = answer(datagram) {
+                // Like any datagram, it may get lost.
+                let _ = socket.send_to(&answer, from);
+            }
+        })
+    }
+
+    /// A server that does what it likes with a datagram and who has sent it.
+    pub(crate) fn start_with<F>(host: &Host, side: Side, address: SocketAddr, serve: F) -> Self
+    where
+        F: Fn(&UdpSocket, &[u8], SocketAddr) + Send + 'static,
+    {
         let socket = host
             .inside(side, || UdpSocket::bind(address))
             .unwrap_or_else(|error| panic!("bind {address}: {error}"));
@@ -210,10 +223,7 @@ impl UdpServer {
                         continue;
                     }
                     received.fetch_add(1, Ordering::SeqCst);
-                    if let Some(answer) = answer(&datagram[..count]) {
-                        // Like any datagram, it may get lost.
-                        let _ = socket.send_to(&answer, from);
-                    }
+                    serve(&socket, &datagram[..count], from);
                 }
             }
         });
