@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::thread;
 
 use crate::util::command::Running;
-use crate::util::{Host, SOON, Side, Who};
+use crate::util::{Family, Host, SOON, Side, Who};
 
 /// A transfer, bytes.
 const LARGE: usize = 64 << 20;
@@ -233,6 +233,44 @@ while True:
             let own = socket.local_addr().unwrap().port();
             let expected = format!("10.0.2.2 {own} {number}");
             assert_eq!(String::from_utf8_lossy(&answer[..count]), expected);
+        }
+    }
+
+    fn answers_come_from_the_address_that_was_asked(who) {
+        need!(who.has_tun(), "{who:?} may not open /dev/net/tun");
+        need!(Who::tests_run_as_root(), "a world of the test's own needs root");
+        let host = Host::routed();
+        // The routes would have answers leave from the first of each version.
+        let second: [IpAddr; 2] = ["198.18.0.77".parse().unwrap(), "2001:db8::77".parse().unwrap()];
+        for (address, bits) in second.iter().zip(["24", "64 nodad preferred_lft 0"]) {
+            let add = format!("ip addr add {address}/{bits} dev host0");
+            host.tool(&["sh", "-ec", &add]);
+        }
+        let program = r#"
+import socket
+server = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+server.bind(("::", 7000))
+print("ready", flush=True)
+while True:
+    data, client = server.recvfrom(65536)
+    server.sendto(data, client)
+"#;
+        let _run = python(who, &host, &["-p", "7000:7000/udp"], program);
+        for (&family, second) in Family::ALL.iter().zip(second) {
+            for at in [family.host(), second] {
+                let any: IpAddr = match family {
+                    Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
+                    Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
+                };
+                // Connected, it hears nobody else.
+                let socket = host.inside(Side::World, || UdpSocket::bind((any, 0)).unwrap());
+                socket.connect((at, 7000)).unwrap();
+                socket.set_read_timeout(Some(SOON)).unwrap();
+                socket.send(b"question").unwrap();
+                let mut answer = [0; 64];
+                let count = socket.recv(&mut answer).unwrap_or_else(|error| panic!("{at}: {error}"));
+                assert_eq!(&answer[..count], b"question", "{at}");
+            }
         }
     }
 

@@ -331,6 +331,9 @@ impl Driver {
             };
             for message in self.inbox.messages() {
                 let (from, payload) = (message.from, message.payload);
+                if let Some(address) = message.to {
+                    self.host.note_source(flow, from, address);
+                }
                 self.stack
                     .datagram(now, flow, from, payload, message.segment, &mut self.host);
             }

@@ -15,6 +15,7 @@
 
 mod alarm;
 mod busy_poll;
+mod datagrams;
 mod driver;
 mod frames;
 mod ipv6;

@@ -4,7 +4,7 @@
 //! walked once, and only neighbours are merged.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::BorrowedFd;
 
 use netstack::{FlowId, IpFields};
@@ -23,6 +23,7 @@ struct Run {
     flow: FlowId,
     to: SocketAddr,
     fields: IpFields,
+    source: Option<IpAddr>,
     start: usize,
     len: usize,
     /// Size of all datagrams but the last.
@@ -47,6 +48,7 @@ impl Outbox {
         to: SocketAddr,
         payload: &[u8],
         fields: IpFields,
+        source: Option<IpAddr>,
     ) -> bool {
         if !self.bytes.is_empty() && self.bytes.len() + payload.len() > CAPACITY {
             return false;
@@ -56,7 +58,8 @@ impl Outbox {
         if let Some(run) = self.runs.last_mut() {
             let whole = run.len == run.segment * run.count;
             let fits = run.count < MAX_SEGMENTS && run.len + payload.len() <= MAX_SUPER;
-            let same = run.flow == flow && run.to == to && run.fields == fields;
+            let same =
+                run.flow == flow && run.to == to && run.fields == fields && run.source == source;
             if !self.single
                 && same
                 && whole
@@ -73,6 +76,7 @@ impl Outbox {
             flow,
             to,
             fields,
+            source,
             start,
             len: payload.len(),
             segment: payload.len(),
@@ -119,6 +123,7 @@ fn send(
         to: (std::net::Ipv4Addr::UNSPECIFIED, 0).into(),
         payload: &[],
         segment: 0,
+        source: None,
     }; SEND_BATCH];
     let mut rest = runs;
     while !rest.is_empty() {
@@ -136,6 +141,7 @@ fn send(
                 to: run.to,
                 payload,
                 segment,
+                source: run.source,
             };
             count += 1;
         }
@@ -162,6 +168,7 @@ fn send(
                             to: first.to,
                             payload,
                             segment: 0,
+                            source: first.source,
                         };
                         if let Err(error) = udp::send(fd, &[one]) {
                             lost(first.to, error);

@@ -9,7 +9,6 @@
 //! gathered for the length of one turn and sent with one call per socket;
 //! runs of equal size to one destination go as one super-segment (`UDP_SEGMENT`).
 
-use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -22,12 +21,12 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, sockopt};
 use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
 
+use super::datagrams::Datagrams;
 use super::local::LocalAddresses;
 use super::outbound::Outbounds;
 use super::outbox::Outbox;
 use super::pcap::Capture;
 use super::resolvers::Resolvers;
-use crate::sys::ip;
 use crate::sys::udp::{self, QueuedError};
 
 /// Longest frame: virtio and Ethernet headers and 64 KiB of IP.
@@ -48,60 +47,11 @@ pub(crate) enum FlowSocket {
     Echo(Datagrams),
 }
 
-/// A datagram socket, and what it puts into IP headers at present.
-#[derive(Debug)]
-pub(crate) struct Datagrams {
-    socket: Socket,
-    v4: bool,
-    fields: Cell<IpFields>,
-}
-
-impl Datagrams {
-    /// A new one of the family of an address.
-    fn new(family_of: IpAddr, protocol: Option<socket2::Protocol>) -> io::Result<Self> {
-        let v4 = family_of.is_ipv4();
-        let socket = Socket::new(domain(family_of), Type::DGRAM.nonblocking(), protocol)?;
-        if !v4 {
-            socket.set_only_v6(true)?;
-        }
-        Ok(Self::of(socket, v4))
-    }
-
-    /// Takes a socket; it hears of errors.
-    fn of(socket: Socket, v4: bool) -> Self {
-        // A wish: without it errors stay unknown.
-        let _ = udp::enable_errors(socket.as_fd(), v4);
-        Self {
-            socket,
-            v4,
-            fields: Cell::default(),
-        }
-    }
-
-    /// Has the socket put these into the datagrams that follow.
-    fn set(&self, fields: IpFields) {
-        let before = self.fields.replace(fields);
-        // Wishes: a kernel that does not fulfil them sends the datagrams all the same.
-        if before.hop_limit != fields.hop_limit {
-            let _ = ip::set_hop_limit(self.as_fd(), self.v4, fields.hop_limit);
-        }
-        if before.dont_fragment != fields.dont_fragment {
-            let _ = ip::set_dont_fragment(self.as_fd(), self.v4, fields.dont_fragment);
-        }
-    }
-}
-
-impl AsFd for Datagrams {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
-}
-
 impl FlowSocket {
     fn socket(&self) -> &Socket {
         match self {
             Self::Tcp(socket, _) => socket,
-            Self::Udp(datagrams) | Self::Echo(datagrams) => &datagrams.socket,
+            Self::Udp(datagrams) | Self::Echo(datagrams) => datagrams.socket(),
         }
     }
 }
@@ -160,7 +110,7 @@ impl HostSide {
     /// A datagram socket to reach `to`.
     fn datagrams(&self, to: IpAddr, protocol: Option<socket2::Protocol>) -> io::Result<Datagrams> {
         let datagrams = Datagrams::new(to, protocol)?;
-        self.outbounds.apply(&datagrams.socket, to)?;
+        self.outbounds.apply(datagrams.socket(), to)?;
         Ok(datagrams)
     }
 
@@ -215,13 +165,22 @@ impl HostSide {
 
     /// Takes the socket of a published UDP port.
     pub(crate) fn add_published(&mut self, flow: FlowId, socket: Socket) -> Result<(), HostError> {
-        let v4 = socket.domain().is_ok_and(|domain| domain == Domain::IPV4);
-        self.add_udp(flow, Datagrams::of(socket, v4))
+        self.add_udp(flow, Datagrams::published(socket))
+    }
+
+    /// A client of a published port has sent to this address of the host.
+    pub(crate) fn note_source(&mut self, flow: FlowId, client: SocketAddr, address: IpAddr) {
+        if let Some(Some((generation, FlowSocket::Udp(datagrams)))) =
+            self.table.get_mut(flow.index as usize)
+            && *generation == flow.generation
+        {
+            datagrams.note_source(client, address);
+        }
     }
 
     fn add_udp(&mut self, flow: FlowId, datagrams: Datagrams) -> Result<(), HostError> {
         // Wishes: without them bursts are cut sooner, and batches smaller.
-        let _ = datagrams.socket.set_recv_buffer_size(UDP_RECEIVE_BUFFER);
+        let _ = datagrams.socket().set_recv_buffer_size(UDP_RECEIVE_BUFFER);
         let _ = udp::enable_gro(datagrams.as_fd());
         self.add(flow, FlowSocket::Udp(datagrams), Interest::READABLE)
     }
@@ -409,9 +368,13 @@ impl Host for HostSide {
         payload: &[u8],
         fields: IpFields,
     ) -> Result<(), HostError> {
-        if !self.outbox.push(flow, to, payload, fields) {
+        let source = match self.get(flow) {
+            Some(FlowSocket::Udp(datagrams)) => datagrams.source_for(to),
+            _ => None,
+        };
+        if !self.outbox.push(flow, to, payload, fields, source) {
             self.flush();
-            self.outbox.push(flow, to, payload, fields);
+            self.outbox.push(flow, to, payload, fields, source);
         }
         Ok(())
     }
@@ -454,9 +417,9 @@ impl Host for HostSide {
         let to = SockAddr::from(target);
         // The first error may be the socket's pending one, about an earlier request.
         match datagrams
-            .socket
+            .socket()
             .send_to(&request, &to)
-            .or_else(|_| datagrams.socket.send_to(&request, &to))
+            .or_else(|_| datagrams.socket().send_to(&request, &to))
         {
             Ok(_) => Ok(()),
             Err(error) => Err(send_error(&error, target)),
@@ -494,7 +457,7 @@ pub(crate) fn read_echo<'a>(
     )))
 }
 
-fn domain(address: IpAddr) -> Domain {
+pub(super) fn domain(address: IpAddr) -> Domain {
     if address.is_ipv4() {
         Domain::IPV4
     } else {

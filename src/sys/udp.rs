@@ -6,7 +6,7 @@
 
 use std::io;
 use std::mem::size_of;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use super::ip::set_option;
@@ -15,8 +15,8 @@ use super::ip::set_option;
 const UDP_SEGMENT: libc::c_int = 103;
 const UDP_GRO: libc::c_int = 104;
 
-/// Room for one control message with an int, aligned as `cmsghdr` is.
-type Control = [u64; 4];
+/// Room for control messages with an int and with an address, aligned as `cmsghdr` is.
+type Control = [u64; 10];
 
 /// One datagram, or several of `segment` bytes in one piece.
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +27,8 @@ pub struct Outgoing<'a> {
     pub payload: &'a [u8],
     /// Payload bytes per datagram (the last may be shorter); 0 for one datagram.
     pub segment: u16,
+    /// Where it is to come from; `None` leaves that to the routes.
+    pub source: Option<IpAddr>,
 }
 
 /// Most messages that one [`send`] takes.
@@ -110,6 +112,7 @@ pub fn send(fd: BorrowedFd<'_>, messages: &[Outgoing<'_>]) -> io::Result<usize> 
             to,
             payload,
             segment: 0,
+            source: None,
         },
     ] = messages
     {
@@ -122,7 +125,7 @@ pub fn send(fd: BorrowedFd<'_>, messages: &[Outgoing<'_>]) -> io::Result<usize> 
     let mut vectors: [libc::iovec; SEND_BATCH] = unsafe { std::mem::zeroed() };
     // SAFETY: as above.
     let mut headers: [libc::mmsghdr; SEND_BATCH] = unsafe { std::mem::zeroed() };
-    let mut controls: [Control; SEND_BATCH] = [[0; 4]; SEND_BATCH];
+    let mut controls: [Control; SEND_BATCH] = [[0; 10]; SEND_BATCH];
     for (i, message) in messages.iter().take(count).enumerate() {
         let header = &mut headers[i].msg_hdr;
         header.msg_namelen = encode(message.to, &mut addresses[i]);
@@ -132,21 +135,10 @@ pub fn send(fd: BorrowedFd<'_>, messages: &[Outgoing<'_>]) -> io::Result<usize> 
         vectors[i].iov_len = message.payload.len();
         header.msg_iov = &raw mut vectors[i];
         header.msg_iovlen = 1;
-        if message.segment != 0 {
+        let used = write_controls(&mut controls[i], message);
+        if used > 0 {
             header.msg_control = std::ptr::from_mut(&mut controls[i]).cast();
-            // SAFETY: CMSG_SPACE only computes.
-            header.msg_controllen = unsafe { libc::CMSG_SPACE(size_of::<u16>() as u32) } as _;
-            // SAFETY: msg_control points to 32 aligned bytes, of which CMSG_SPACE(2) = 24 are
-            // announced, so CMSG_FIRSTHDR is not null and header and data lie within them.
-            unsafe {
-                let control = libc::CMSG_FIRSTHDR(header);
-                (*control).cmsg_level = libc::SOL_UDP;
-                (*control).cmsg_type = UDP_SEGMENT;
-                (*control).cmsg_len = libc::CMSG_LEN(size_of::<u16>() as u32) as _;
-                libc::CMSG_DATA(control)
-                    .cast::<u16>()
-                    .write_unaligned(message.segment);
-            }
+            header.msg_controllen = used as _;
         }
     }
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
@@ -161,6 +153,75 @@ pub fn send(fd: BorrowedFd<'_>, messages: &[Outgoing<'_>]) -> io::Result<usize> 
         )
     };
     usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+}
+
+/// Writes what a message needs; how many bytes that takes.
+fn write_controls(controls: &mut Control, message: &Outgoing<'_>) -> usize {
+    let mut used = 0;
+    if message.segment != 0 {
+        used += append(
+            controls,
+            used,
+            (libc::SOL_UDP, UDP_SEGMENT),
+            message.segment,
+        );
+    }
+    match message.source {
+        Some(IpAddr::V4(source)) => {
+            let info = libc::in_pktinfo {
+                ipi_ifindex: 0,
+                ipi_spec_dst: libc::in_addr {
+                    s_addr: u32::from_ne_bytes(source.octets()),
+                },
+                ipi_addr: libc::in_addr { s_addr: 0 },
+            };
+            used += append(controls, used, (libc::SOL_IP, libc::IP_PKTINFO), info);
+        }
+        Some(IpAddr::V6(source)) => {
+            let info = libc::in6_pktinfo {
+                ipi6_addr: libc::in6_addr {
+                    s6_addr: source.octets(),
+                },
+                ipi6_ifindex: 0,
+            };
+            used += append(controls, used, (libc::SOL_IPV6, libc::IPV6_PKTINFO), info);
+        }
+        None => {}
+    }
+    used
+}
+
+/// Appends a control message behind the first `used` bytes; how many it takes.
+fn append<T: Copy>(
+    controls: &mut Control,
+    used: usize,
+    (level, kind): (libc::c_int, libc::c_int),
+    data: T,
+) -> usize {
+    // SAFETY: CMSG_SPACE and CMSG_LEN only compute.
+    let (space, len) = unsafe {
+        (
+            libc::CMSG_SPACE(size_of::<T>() as u32) as usize,
+            libc::CMSG_LEN(size_of::<T>() as u32),
+        )
+    };
+    assert!(
+        used + space <= size_of::<Control>(),
+        "there is room for all"
+    );
+    // SAFETY: the message lies within the buffer, as was just checked; `used` is a sum of
+    // CMSG_SPACEs, so that it is aligned as the buffer is.
+    unsafe {
+        let control = std::ptr::from_mut(controls)
+            .cast::<u8>()
+            .add(used)
+            .cast::<libc::cmsghdr>();
+        (*control).cmsg_level = level;
+        (*control).cmsg_type = kind;
+        (*control).cmsg_len = len as _;
+        libc::CMSG_DATA(control).cast::<T>().write_unaligned(data);
+    }
+    space
 }
 
 fn send_one(fd: BorrowedFd<'_>, to: SocketAddr, payload: &[u8]) -> io::Result<()> {
@@ -191,6 +252,18 @@ fn send_one(fd: BorrowedFd<'_>, to: SocketAddr, payload: &[u8]) -> io::Result<()
 /// As setsockopt(2).
 pub fn enable_gro(fd: BorrowedFd<'_>) -> io::Result<()> {
     set_option(fd, libc::SOL_UDP, UDP_GRO, 1)
+}
+
+/// `IP_PKTINFO` or `IPV6_RECVPKTINFO`: tells which address a datagram was sent to.
+///
+/// # Errors
+/// As setsockopt(2).
+pub fn enable_destinations(fd: BorrowedFd<'_>, v4: bool) -> io::Result<()> {
+    if v4 {
+        set_option(fd, libc::SOL_IP, libc::IP_PKTINFO, 1)
+    } else {
+        set_option(fd, libc::SOL_IPV6, libc::IPV6_RECVPKTINFO, 1)
+    }
 }
 
 /// `IP_RECVERR` or `IPV6_RECVERR`: queues the errors of datagrams sent (ip(7)).
@@ -322,6 +395,8 @@ pub struct Incoming<'a> {
     pub payload: &'a [u8],
     /// Payload bytes per datagram (the last may be shorter); 0 for one datagram.
     pub segment: u16,
+    /// The address that it was sent to, where [`enable_destinations`] asks for it.
+    pub to: Option<IpAddr>,
 }
 
 impl Default for Inbox {
@@ -336,7 +411,7 @@ impl Default for Inbox {
             )
         };
         let mut addresses = vec![address; RECEIVE_BATCH];
-        let mut controls = vec![[0; 4]; RECEIVE_BATCH];
+        let mut controls = vec![[0; 10]; RECEIVE_BATCH];
         let mut vectors = vec![vector; RECEIVE_BATCH];
         let mut headers = vec![header; RECEIVE_BATCH];
         for (i, slot) in bytes.chunks_exact_mut(SLOT).enumerate() {
@@ -399,6 +474,7 @@ impl Inbox {
                 from: decode(address).unwrap_or_else(|| (Ipv4Addr::UNSPECIFIED, 0).into()),
                 payload: slot.get(..header.msg_len as usize).unwrap_or_default(),
                 segment: gro_segment(&header.msg_hdr),
+                to: destination(&header.msg_hdr),
             })
     }
 }
@@ -411,6 +487,24 @@ fn gro_segment(header: &libc::msghdr) -> u16 {
             .then(|| unsafe { data.cast::<libc::c_int>().read_unaligned() })
     });
     size.and_then(|size| u16::try_from(size).ok()).unwrap_or(0)
+}
+
+/// The address that a received datagram was sent to, if it is told.
+fn destination(header: &libc::msghdr) -> Option<IpAddr> {
+    find_control(header, |level, kind, data| match (level, kind) {
+        (libc::SOL_IP, libc::IP_PKTINFO) => {
+            // SAFETY: this control message carries a struct in_pktinfo.
+            let info = unsafe { data.cast::<libc::in_pktinfo>().read_unaligned() };
+            let address = info.ipi_spec_dst.s_addr.to_ne_bytes();
+            Some(IpAddr::from(address))
+        }
+        (libc::SOL_IPV6, libc::IPV6_PKTINFO) => {
+            // SAFETY: this control message carries a struct in6_pktinfo.
+            let info = unsafe { data.cast::<libc::in6_pktinfo>().read_unaligned() };
+            Some(IpAddr::from(info.ipi6_addr.s6_addr)).filter(|address| !address.is_multicast())
+        }
+        _ => None,
+    })
 }
 
 /// The first control message (level, type, data) that `pick` takes.

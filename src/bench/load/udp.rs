@@ -56,6 +56,7 @@ fn flood(socket: &UdpSocket, to: SocketAddr, size: usize, duration: Duration) ->
         to,
         payload: &payload,
         segment: 0,
+        source: None,
     };
     let batch = [message; SEND_BATCH];
     let mut sent = 0;
