@@ -20,7 +20,7 @@ use crun_lite::config::{IdMapEntry, NameOrId, Namespaces, SeccompProfile, UserSp
 use crun_lite::container::{NetLink, SpawnIo, Supervisor, spawn};
 use crun_lite::error::Error;
 use crun_lite::ns::idmap;
-use crun_lite::plan::{ExecStep, Plan, Step};
+use crun_lite::plan::{ExecStep, LinkStep, Plan, Step};
 
 /// First argument that makes this program the runtime instead of the test.
 const RUN: &str = "--as-runtime";
@@ -111,7 +111,9 @@ fn runtime(args: Vec<String>) -> Result<u8, Error> {
         Step::Hostname {
             name: "container".into(),
         },
-        Step::Network { link: true },
+        Step::Network {
+            link: Some(LinkStep::Tap),
+        },
     ];
     if tty {
         // A terminal belongs to a /dev of its own, and that to a root.

@@ -41,6 +41,9 @@ pub(super) fn run(args: RunArgs, format: LogFormat) -> Result<ExitCode, Error> {
     if let Network::Builtin(network) = &mut spec.network {
         net::choose_ipv6(network)?;
         net::check_outbound(network)?;
+        if dry_run {
+            network.no_tap = net::probe_tap().err().map(|why| why.to_string());
+        }
     }
     let resolv_conf = read_text("/etc/resolv.conf");
     let plan = prepare(&spec, &resolv_conf)?;
@@ -132,7 +135,8 @@ fn carry_out(
     let capture = spec.pcap.as_ref().map(Capture::create).transpose()?;
     let set_up = Box::new(|link: bool| {
         let made = net::set_up_namespace(network.filter(|_| link))?;
-        Ok(made.map(net::Link::into_parts)
+        Ok(made
+            .map(net::Link::into_parts)
             .map(|(about, fds)| NetLink { about, fds }))
     });
     let mut prepared = container::spawn(plan, io, set_up)?;

@@ -234,6 +234,9 @@ pub struct BuiltinNetwork {
     pub mtu: u16,
     /// What the link is made of.
     pub link: LinkChoice,
+    /// Why a TAP device can not be made; `None`: nothing is known to be in its way.
+    /// For the plan alone: what can be made is found out by making it.
+    pub no_tap: Option<String>,
     /// Network address.
     pub network: Ipv4Addr,
     /// Prefix length, 1 to 25.
@@ -266,6 +269,7 @@ impl Default for BuiltinNetwork {
         Self {
             mtu: 65520,
             link: LinkChoice::Auto,
+            no_tap: None,
             network: Ipv4Addr::new(10, 0, 2, 0),
             prefix_len: 24,
             ipv6: Ipv6Mode::Auto,

@@ -39,7 +39,7 @@ pub struct SpawnIo {
 }
 
 /// Sets up the container's network; called in init by `Step::Network`, inside
-/// the new namespaces, with that step's `link`. It must open whatever it needs
+/// the new namespaces, with whether that step has a link. It must open whatever it needs
 /// itself: the parent's descriptors are closed by then. A link that it makes is
 /// handed to the parent ([`Prepared::take_link`]).
 pub type NetworkSetup<'a> = Box<dyn FnOnce(bool) -> Result<Option<NetLink>, StepFailure> + 'a>;

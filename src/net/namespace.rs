@@ -39,9 +39,7 @@ pub fn set_up(network: Option<&BuiltinNetwork>) -> Result<Option<Link>, StepFail
         return Ok(None);
     };
     let mut link = Link::create(&netlink, network)?;
-    let index = netlink
-        .link_index(NAME)
-        .map_err(failed("find", NAME))?;
+    let index = netlink.link_index(NAME).map_err(failed("find", NAME))?;
     let change = LinkChange {
         up: true,
         mtu: Some(u32::from(network.mtu)),

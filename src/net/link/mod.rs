@@ -160,10 +160,8 @@ impl Link {
                 (config, Receiver::ring(ring))
             }
         };
-        let sender = Sender {
-            _namespace: self.namespace,
-            ..Sender::new(self.socket)
-        };
+        let mut sender = Sender::new(self.socket);
+        sender.namespace = self.namespace;
         Ok((config, receiver, sender))
     }
 }
@@ -172,7 +170,9 @@ impl Link {
 #[derive(Debug)]
 pub(super) struct Sender {
     socket: OwnedFd,
-    _namespace: Option<OwnedFd>,
+    /// Only kept open, as [`Link`]'s.
+    #[allow(dead_code, reason = "it is open for as long as this is")]
+    namespace: Option<OwnedFd>,
     /// The interface has been taken away.
     gone: Option<Errno>,
 }
@@ -182,7 +182,7 @@ impl Sender {
     pub(super) fn new(socket: OwnedFd) -> Self {
         Self {
             socket,
-            _namespace: None,
+            namespace: None,
             gone: None,
         }
     }

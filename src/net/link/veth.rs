@@ -63,8 +63,7 @@ pub(super) fn create(here: &Netlink, mtu: u16) -> Result<Pair, StepFailure> {
     let near = netns::of_socket(here.as_fd())
         .map_err(failed("open the network namespace", "of the container"))?;
     netns::unshare().map_err(failed("make a network namespace", "for the veth pair"))?;
-    let mut there =
-        Netlink::open().map_err(failed("open rtnetlink", "in the second namespace"))?;
+    let mut there = Netlink::open().map_err(failed("open rtnetlink", "in the second namespace"))?;
     there
         .add_veth(FAR, NAME, near.as_fd(), mtu.into())
         .map_err(failed("make a veth pair", NAME))?;
@@ -86,8 +85,7 @@ pub(super) fn create(here: &Netlink, mtu: u16) -> Result<Pair, StepFailure> {
         .change_link(index, change)
         .map_err(failed("bring up", FAR))?;
     let socket = packet::socket().map_err(failed("make a packet socket", FAR))?;
-    packet::make_ring(socket.as_fd())
-        .map_err(failed("make the ring of the packet socket", FAR))?;
+    packet::make_ring(socket.as_fd()).map_err(failed("make the ring of the packet socket", FAR))?;
     packet::bind(socket.as_fd(), index).map_err(failed("bind the packet socket", FAR))?;
     netns::enter(near.as_fd()).map_err(failed("go back to the network namespace", NAME))?;
     Ok(Pair {
