@@ -263,6 +263,7 @@ impl Driver {
 
     /// An event with one of our tokens.
     pub fn ready(&mut self, event: &Event) {
+        self.frames.relieve();
         let token = event.token();
         if token == self.link_token {
             self.link_readable = true;

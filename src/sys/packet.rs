@@ -278,6 +278,12 @@ impl Ring {
         self.count = 0;
     }
 
+    /// Whether at least half of the slots hold frames that have not been taken.
+    pub fn is_filling(&self) -> bool {
+        let middle = (self.next + SLOTS / 2) % SLOTS;
+        self.status(middle).load(Ordering::Relaxed) & libc::TP_STATUS_USER != 0
+    }
+
     /// Whether the kernel has said that frames were lost, since this was last asked.
     pub fn is_losing(&mut self) -> bool {
         std::mem::take(&mut self.losing)

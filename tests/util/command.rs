@@ -101,6 +101,13 @@ impl CrunLite {
         self
     }
 
+    /// Words that go after those so far, still as root where the tests are.
+    pub(crate) fn innermost(mut self, words: &[&str]) -> Self {
+        self.prefix
+            .extend(words.iter().map(|&word| word.to_owned()));
+        self
+    }
+
     /// Words that go right before the program, as its user.
     pub(crate) fn through(mut self, words: &[&str]) -> Self {
         self.wrapper

@@ -6,15 +6,16 @@ use std::os::fd::BorrowedFd;
 use rustix::io::Errno;
 
 use super::super::sockets::MAX_FRAME;
+use super::ring::Queue;
 use crate::sys::packet::{self, Ring};
 
 /// Most frames that are read before any is looked at. They are long ones, whose
 /// payload goes to the host in one call for each flow, and which are acknowledged
 /// once. With 8 four flows at once were a quarter slower; 64 gained nothing.
-const MOST: usize = packet::MOST_TAKEN;
+pub(super) const MOST: usize = packet::MOST_TAKEN;
 /// A frame that is shorter is looked at before another is read: it is an
 /// acknowledgement or a question, and somebody waits for the answer.
-const LONG: usize = 4096;
+pub(super) const LONG: usize = 4096;
 
 /// The receiving half of a link: takes frames in batches.
 #[derive(Debug)]
@@ -25,11 +26,11 @@ enum Source {
     /// A system call for each frame.
     Read(Frames),
     /// Frames are looked at where the kernel has put them.
-    Ring(Ring, Size),
+    Ring(Queue),
 }
 
 /// How many frames a batch has, and how many bytes.
-type Size = (usize, usize);
+pub(super) type Size = (usize, usize);
 
 impl Receiver {
     /// For any descriptor that gives a frame a call and does not block.
@@ -39,7 +40,7 @@ impl Receiver {
 
     /// For a packet socket with a ring.
     pub(super) fn ring(ring: Ring) -> Self {
-        Self(Source::Ring(ring, (0, 0)))
+        Self(Source::Ring(Queue::new(ring)))
     }
 
     /// Takes what is there, up to a batch, the one before being dealt with; `false`
@@ -50,11 +51,7 @@ impl Receiver {
     pub(in super::super) fn read(&mut self, link: BorrowedFd<'_>) -> io::Result<bool> {
         match &mut self.0 {
             Source::Read(frames) => frames.read(link),
-            Source::Ring(ring, size) => {
-                let more;
-                (more, *size) = take(ring);
-                Ok(more)
-            }
+            Source::Ring(queue) => Ok(queue.read()),
         }
     }
 
@@ -62,15 +59,15 @@ impl Receiver {
     pub(in super::super) fn release(&mut self, link: BorrowedFd<'_>) -> u64 {
         match &mut self.0 {
             Source::Read(_) => 0,
-            Source::Ring(ring, size) => {
-                ring.give_back();
-                *size = (0, 0);
-                if ring.is_losing() {
-                    packet::lost(link).unwrap_or(0).into()
-                } else {
-                    0
-                }
-            }
+            Source::Ring(queue) => queue.release(link),
+        }
+    }
+
+    /// To be called now and then while frames are not read: there is little room on a
+    /// link that does not let the container wait. Not within a batch.
+    pub(in super::super) fn relieve(&mut self) {
+        if let Source::Ring(queue) = &mut self.0 {
+            queue.relieve();
         }
     }
 
@@ -78,7 +75,7 @@ impl Receiver {
     pub(in super::super) fn iter(&self) -> impl Iterator<Item = &[u8]> {
         let (read, ring) = match &self.0 {
             Source::Read(frames) => (Some(frames.iter()), None),
-            Source::Ring(ring, _) => (None, Some(ring.taken())),
+            Source::Ring(queue) => (None, Some(queue.iter())),
         };
         let read = read.into_iter().flatten();
         read.chain(ring.into_iter().flatten())
@@ -88,25 +85,9 @@ impl Receiver {
     pub(in super::super) fn size(&self) -> Size {
         match &self.0 {
             Source::Read(frames) => frames.size(),
-            Source::Ring(_, size) => *size,
+            Source::Ring(queue) => queue.size(),
         }
     }
-}
-
-/// Takes a batch from a ring; false when it is empty now.
-fn take(ring: &mut Ring) -> (bool, Size) {
-    ring.give_back();
-    let (mut frames, mut bytes) = (0, 0);
-    while frames < MOST {
-        let Some(length) = ring.take() else {
-            return (false, (frames, bytes));
-        };
-        (frames, bytes) = (frames + 1, bytes + length);
-        if length < LONG {
-            break;
-        }
-    }
-    (true, (frames, bytes))
 }
 
 /// A batch of frames.

@@ -11,6 +11,7 @@
 //! it a [`Receiver`] and a [`Sender`], and nothing beyond them knows the difference.
 
 mod frames;
+mod ring;
 pub(super) mod tap;
 mod veth;
 
