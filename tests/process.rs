@@ -17,10 +17,10 @@ use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use crun_lite::config::{IdMapEntry, NameOrId, Namespaces, SeccompProfile, UserSpec};
-use crun_lite::container::{SpawnIo, Supervisor, spawn};
+use crun_lite::container::{NetLink, SpawnIo, Supervisor, spawn};
 use crun_lite::error::Error;
 use crun_lite::ns::idmap;
-use crun_lite::plan::{ExecStep, Plan, Step};
+use crun_lite::plan::{ExecStep, LinkStep, Plan, Step};
 
 /// First argument that makes this program the runtime instead of the test.
 const RUN: &str = "--as-runtime";
@@ -111,7 +111,9 @@ fn runtime(args: Vec<String>) -> Result<u8, Error> {
         Step::Hostname {
             name: "container".into(),
         },
-        Step::Network { link: true },
+        Step::Network {
+            link: Some(LinkStep::Tap),
+        },
     ];
     if tty {
         // A terminal belongs to a /dev of its own, and that to a root.
@@ -143,7 +145,9 @@ fn runtime(args: Vec<String>) -> Result<u8, Error> {
         if hang {
             std::thread::sleep(Duration::from_secs(1000));
         }
-        Ok(Some(fs::File::open("/dev/zero").unwrap().into()))
+        let about = "zeroes".to_owned();
+        let fds = vec![fs::File::open("/dev/zero").unwrap().into()];
+        Ok(Some(NetLink { about, fds }))
     });
     let mut prepared = spawn(
         &plan,
@@ -153,7 +157,9 @@ fn runtime(args: Vec<String>) -> Result<u8, Error> {
         },
         network,
     )?;
-    let link: OwnedFd = prepared.take_link()?.expect("no link");
+    let mut link: NetLink = prepared.take_link()?.expect("no link");
+    assert_eq!(link.about, "zeroes");
+    let link = link.fds.pop().expect("no descriptor");
     assert_eq!(fs::File::from(link).read(&mut [1; 4]).unwrap(), 4);
     let mut poll = mio::Poll::new().map_err(|e| Error::host("make an event loop", e))?;
     let mut supervisor: Supervisor = prepared.supervise(poll.registry())?;

@@ -36,3 +36,4 @@ mod published;
 mod reach;
 mod scale;
 mod terminal;
+mod veth;

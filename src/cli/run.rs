@@ -14,7 +14,7 @@ use super::options::{self, Host};
 use super::output;
 use super::report::Report;
 use crate::config::{Network, RootFs, RunSpec, search_domains};
-use crate::container::{self, Sockets, SpawnIo, Supervisor};
+use crate::container::{self, NetLink, Sockets, SpawnIo, Supervisor};
 use crate::control::{Answer, Counter, Flow, Port, Request, Server};
 use crate::error::Error;
 use crate::net::{self, Capture, Driver};
@@ -41,6 +41,9 @@ pub(super) fn run(args: RunArgs, format: LogFormat) -> Result<ExitCode, Error> {
     if let Network::Builtin(network) = &mut spec.network {
         net::choose_ipv6(network)?;
         net::check_outbound(network)?;
+        if dry_run {
+            network.no_tap = net::probe_tap().err().map(|why| why.to_string());
+        }
     }
     let resolv_conf = read_text("/etc/resolv.conf");
     let plan = prepare(&spec, &resolv_conf)?;
@@ -130,7 +133,12 @@ fn carry_out(
         interactive: spec.interactive,
     };
     let capture = spec.pcap.as_ref().map(Capture::create).transpose()?;
-    let set_up = Box::new(|link: bool| net::set_up_namespace(network.filter(|_| link)));
+    let set_up = Box::new(|link: bool| {
+        let made = net::set_up_namespace(network.filter(|_| link))?;
+        Ok(made
+            .map(net::Link::into_parts)
+            .map(|(about, fds)| NetLink { about, fds }))
+    });
     let mut prepared = container::spawn(plan, io, set_up)?;
     let mut poll = Poll::new().map_err(|error| Error::host("make the event loop", error))?;
     let link = match network {
@@ -141,7 +149,7 @@ fn carry_out(
         (Some(link), Some(network)) => {
             let resolvers = net::resolvers_of(resolv_conf);
             Some(Driver::new(
-                link,
+                net::Link::from_parts(&link.about, link.fds)?,
                 network,
                 resolvers,
                 poll.registry(),

@@ -215,11 +215,28 @@ pub enum Ipv6Mode {
     Off,
 }
 
+/// What the container's link is made of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub enum LinkChoice {
+    /// A TAP device where one can be made, else a veth pair.
+    #[default]
+    Auto,
+    /// A TAP device.
+    Tap,
+    /// A veth pair.
+    Veth,
+}
+
 /// `--net=builtin:KEY=VALUE,...`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BuiltinNetwork {
     /// IP MTU of the link, bytes: 576 to 65520.
     pub mtu: u16,
+    /// What the link is made of.
+    pub link: LinkChoice,
+    /// Why a TAP device can not be made; `None`: nothing is known to be in its way.
+    /// For the plan alone: what can be made is found out by making it.
+    pub no_tap: Option<String>,
     /// Network address.
     pub network: Ipv4Addr,
     /// Prefix length, 1 to 25.
@@ -251,6 +268,8 @@ impl Default for BuiltinNetwork {
     fn default() -> Self {
         Self {
             mtu: 65520,
+            link: LinkChoice::Auto,
+            no_tap: None,
             network: Ipv4Addr::new(10, 0, 2, 0),
             prefix_len: 24,
             ipv6: Ipv6Mode::Auto,

@@ -267,7 +267,7 @@ impl Init {
                         .take()
                         .ok_or(Errno::ALREADY)
                         .map_err(failed("set up", "the network"))?;
-                    if let Some(link) = set_up(*link)? {
+                    if let Some(link) = set_up(link.is_some())? {
                         let link = FromInit::Link(link);
                         self.ends
                             .channel

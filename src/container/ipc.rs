@@ -22,6 +22,7 @@ use rustix::net::{
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 
+use super::NetLink;
 use crate::error::StepFailure;
 
 /// Version of the messages below.
@@ -55,7 +56,7 @@ pub(super) enum ToInit {
 #[derive(Debug)]
 pub(super) enum FromInit {
     /// The container's end of the network link.
-    Link(OwnedFd),
+    Link(NetLink),
     /// The master of the command's pty.
     Terminal(OwnedFd),
     /// A notice for the log.
@@ -248,7 +249,11 @@ impl Message for ToInit {
 impl Message for FromInit {
     fn encode(&self) -> io::Result<(u8, Vec<u8>, Vec<BorrowedFd<'_>>)> {
         Ok(match self {
-            Self::Link(fd) => (LINK, Vec::new(), vec![fd.as_fd()]),
+            Self::Link(link) => (
+                LINK,
+                shorten(&link.about).as_bytes().to_vec(),
+                link.fds.iter().map(AsFd::as_fd).collect(),
+            ),
             Self::Terminal(fd) => (TERMINAL, Vec::new(), vec![fd.as_fd()]),
             Self::Warning(text) => (WARNING, shorten(text).as_bytes().to_vec(), Vec::new()),
             Self::Failed(failure) => {
@@ -280,7 +285,10 @@ impl Message for FromInit {
 
     fn decode(kind: u8, body: &[u8], fds: Vec<OwnedFd>) -> Option<Self> {
         match (kind, body) {
-            (LINK, []) => fds.into_iter().next().map(Self::Link),
+            (LINK, about) => Some(Self::Link(NetLink {
+                about: String::from_utf8_lossy(about).into_owned(),
+                fds,
+            })),
             (TERMINAL, []) => fds.into_iter().next().map(Self::Terminal),
             (WARNING, text) => Some(Self::Warning(String::from_utf8_lossy(text).into_owned())),
             (FAILED, json) => serde_json::from_slice(json).ok().map(Self::Failed),
@@ -407,11 +415,16 @@ mod tests {
     #[test]
     fn descriptors_ride_along_and_close_on_exec() {
         let (read, write) = rustix::pipe::pipe().unwrap();
-        let sent = FromInit::Link(write);
-        let FromInit::Link(got) = pass(&sent) else {
+        let sent = FromInit::Link(NetLink {
+            about: "a pipe".to_owned(),
+            fds: vec![write],
+        });
+        let FromInit::Link(NetLink { about, mut fds }) = pass(&sent) else {
             panic!("no link")
         };
         drop(sent);
+        assert_eq!(about, "a pipe");
+        let got = fds.pop().unwrap();
         assert!(
             rustix::io::fcntl_getfd(&got)
                 .unwrap()

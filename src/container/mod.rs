@@ -39,7 +39,17 @@ pub struct SpawnIo {
 }
 
 /// Sets up the container's network; called in init by `Step::Network`, inside
-/// the new namespaces, with that step's `link`. It must open whatever it needs
+/// the new namespaces, with whether that step has a link. It must open whatever it needs
 /// itself: the parent's descriptors are closed by then. A link that it makes is
 /// handed to the parent ([`Prepared::take_link`]).
-pub type NetworkSetup<'a> = Box<dyn FnOnce(bool) -> Result<Option<OwnedFd>, StepFailure> + 'a>;
+pub type NetworkSetup<'a> = Box<dyn FnOnce(bool) -> Result<Option<NetLink>, StepFailure> + 'a>;
+
+/// A network link, as it goes from init to the parent. What it is, is the network's
+/// business.
+#[derive(Debug)]
+pub struct NetLink {
+    /// What the network says of it; 512 bytes of it at most arrive.
+    pub about: String,
+    /// What it consists of.
+    pub fds: Vec<OwnedFd>,
+}

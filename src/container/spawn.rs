@@ -10,7 +10,7 @@ use tracing::{debug, warn};
 use super::init::{self, Ends};
 use super::ipc::{Channel, FromInit, Received, ToInit};
 use super::procfs::Procfs;
-use super::{NetworkSetup, SpawnIo};
+use super::{NetLink, NetworkSetup, SpawnIo};
 use crate::error::Error;
 use crate::ns::{self, idmap};
 use crate::plan::Plan;
@@ -108,7 +108,7 @@ pub struct Prepared {
     pub(super) signals: SignalFd,
     /// Taken from `signals` already; for the command.
     pub(super) early: Vec<signal::Received>,
-    link: Option<OwnedFd>,
+    link: Option<NetLink>,
     /// The master of the command's pty.
     pub(super) master: Option<OwnedFd>,
     pub(super) io: SpawnIo,
@@ -208,7 +208,7 @@ impl Prepared {
     ///
     /// # Errors
     /// A step of the plan that failed, or [`Error::Interrupted`].
-    pub fn take_link(&mut self) -> Result<Option<OwnedFd>, Error> {
+    pub fn take_link(&mut self) -> Result<Option<NetLink>, Error> {
         self.wait_until(|prepared| prepared.set_up || prepared.link.is_some())?;
         Ok(self.link.take())
     }
@@ -296,7 +296,7 @@ impl Prepared {
                 .map_err(|e| Error::host("receive from the container's init", e))?;
             match received {
                 Received::Message(FromInit::SetUp) => self.set_up = true,
-                Received::Message(FromInit::Link(fd)) => self.link = Some(fd),
+                Received::Message(FromInit::Link(link)) => self.link = Some(link),
                 Received::Message(FromInit::Terminal(fd)) => self.master = Some(fd),
                 Received::Message(FromInit::Warning(text)) => warn!("{text}"),
                 Received::Message(FromInit::Failed(failure)) => return Err(failure.into()),

@@ -10,15 +10,21 @@ pub enum Hint {
     /// There is no TUN driver.
     #[error(
         "this host has no /dev/net/tun: load it as root with 'modprobe tun' (in a container: pass \
-         the device in), or run with --net=none"
+         the device in), or run with --net=builtin:link=veth, which needs none"
     )]
     TunMissing,
     /// The TUN device is closed to us.
     #[error(
         "/dev/net/tun is closed to you: open it as root with 'chmod 0666 /dev/net/tun', or run \
-         with --net=none"
+         with --net=builtin:link=veth, which does not need it"
     )]
     TunForbidden,
+    /// There is no veth driver.
+    #[error(
+        "this kernel has no veth driver: load it as root with 'modprobe veth', or have \
+         /dev/net/tun opened to you"
+    )]
+    VethMissing,
     /// `user.max_user_namespaces` (namespaces(7)) is 0.
     #[error(
         "user namespaces are switched off here: as root, 'sysctl user.max_user_namespaces=15000'"
@@ -108,6 +114,9 @@ fn find(error: &Error, is_root: bool, sysctl: impl Fn(&str) -> Option<String>) -
             libc::ENOENT | libc::ENODEV | libc::ENXIO => Some(Hint::TunMissing),
             _ => forbidden.then_some(Hint::TunForbidden),
         };
+    }
+    if what.contains("a veth pair") && errno == libc::EOPNOTSUPP {
+        return Some(Hint::VethMissing);
     }
     if ["clone3", "unshare", "namespace"]
         .iter()
@@ -222,6 +231,11 @@ mod tests {
             ),
             (step("mount tmpfs", "/", libc::EPERM), &[], None),
             (step("mount tmpfs", "/", libc::ENOENT), &[UBUNTU], None),
+            (
+                step("make a veth pair", "tap0", libc::EOPNOTSUPP),
+                &[],
+                Some(Hint::VethMissing),
+            ),
             (Error::Usage("/dev/net/tun".to_owned()), &[], None),
         ] {
             let sysctl = |name: &str| {

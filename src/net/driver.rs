@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
 mod inbound;
@@ -19,14 +19,13 @@ use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::alarm::Alarm;
 use super::busy_poll::BusyPoll;
-use super::frames::Frames;
+use super::link::{Link, Receiver, Sender};
 use super::local::LocalAddresses;
 use super::namespace::GATEWAY_MAC;
 use super::outbound::Outbounds;
 use super::pcap::Capture;
 use super::publish::{self, Published};
 use super::sockets::{FlowSocket, HostSide, failure, read_echo};
-use super::tap;
 use crate::config::BuiltinNetwork;
 use crate::error::Error;
 use crate::sys::heap;
@@ -66,7 +65,7 @@ pub struct Driver {
     alarm_token: Token,
     alarm: Alarm,
     link_readable: bool,
-    frames: Frames,
+    frames: Receiver,
     busy_poll: BusyPoll,
     inbox: Inbox,
     echo: Vec<u8>,
@@ -84,22 +83,19 @@ impl Driver {
     /// # Errors
     /// The host-side step that failed.
     pub fn new(
-        link: OwnedFd,
+        link: Link,
         network: &BuiltinNetwork,
         resolvers: Vec<SocketAddr>,
         registry: &Registry,
         first_token: usize,
     ) -> Result<Self, Error> {
-        let link_config = tap::configure(&link, network.mtu)
-            .map_err(|error| Error::host("configure the TAP device", error))?;
-        Self::on_link(link, link_config, network, resolvers, registry, first_token)
+        let link = link.open(network.mtu)?;
+        Self::on_link(link, network, resolvers, registry, first_token)
     }
 
-    /// [`Driver::new`] for a link that is configured: any descriptor that gives
-    /// and takes a frame a call and does not block.
+    /// [`Driver::new`] for a link that is ready.
     pub(super) fn on_link(
-        link: OwnedFd,
-        link_config: LinkConfig,
+        (link_config, receiver, link): (LinkConfig, Receiver, Sender),
         network: &BuiltinNetwork,
         resolvers: Vec<SocketAddr>,
         registry: &Registry,
@@ -112,11 +108,11 @@ impl Driver {
             [first_token, first_token + 1, first_token + 2].map(Token);
         registry
             .register(
-                &mut SourceFd(&link.as_raw_fd()),
+                &mut SourceFd(&link.as_fd().as_raw_fd()),
                 link_token,
                 Interest::READABLE,
             )
-            .map_err(failed("watch the TAP device"))?;
+            .map_err(failed("watch the container's network link"))?;
         let local = LocalAddresses::new(registry, monitor_token)
             .map_err(failed("watch the host's addresses"))?;
         let alarm = Alarm::new(registry, alarm_token).map_err(failed("make a timer"))?;
@@ -170,7 +166,7 @@ impl Driver {
             alarm,
             // What came before it was registered has made no edge.
             link_readable: true,
-            frames: Frames::new(),
+            frames: receiver,
             busy_poll: BusyPoll::new(network.busy_poll),
             inbox: Inbox::default(),
             echo: Vec::new(),
@@ -253,9 +249,11 @@ impl Driver {
 
     /// An event with one of our tokens.
     pub fn ready(&mut self, event: &Event) {
+        self.frames.relieve();
         let token = event.token();
         if token == self.link_token {
             self.link_readable = true;
+            self.host.link.note(event);
         } else if token == self.alarm_token {
             self.alarm.rang();
         } else if token == self.monitor_token {
@@ -409,7 +407,7 @@ impl Driver {
         self.accept_turn();
         let (mut frames, mut bytes) = (0, 0);
         while self.link_readable && frames < TURN_FRAMES && bytes < TURN_BYTES {
-            let link = self.host.link();
+            let link = self.host.link.as_fd();
             self.link_readable = self.frames.read(link).map_err(link_gone)?;
             let batch = self.frames.size();
             (frames, bytes) = (frames + batch.0, bytes + batch.1);
@@ -419,6 +417,10 @@ impl Driver {
             self.host.capture(self.frames.iter());
             self.stack
                 .input_batch(self.now, self.frames.iter(), &mut self.host);
+            self.host.frames_missed += self.frames.release(self.host.link.as_fd());
+        }
+        if !self.link_readable {
+            self.host.link.check().map_err(link_gone)?;
         }
         let now = self.now;
         if self

@@ -17,8 +17,8 @@ mod alarm;
 mod busy_poll;
 mod datagrams;
 mod driver;
-mod frames;
 mod ipv6;
+mod link;
 mod local;
 mod namespace;
 mod netlink;
@@ -28,12 +28,12 @@ mod pcap;
 mod publish;
 mod resolvers;
 mod sockets;
-mod tap;
 #[cfg(test)]
 mod tests;
 
 pub use driver::{Driver, Figure};
 pub use ipv6::choose as choose_ipv6;
+pub use link::{Link, probe_tap};
 pub(crate) use namespace::GATEWAY_MAC;
 pub use namespace::set_up as set_up_namespace;
 pub use netstack::{FlowInfo, Protocol};

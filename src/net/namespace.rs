@@ -1,10 +1,9 @@
 //! The container's side: its network namespace is brought up by init.
 
 use std::io;
-use std::os::fd::OwnedFd;
 
+use super::link::{Link, NAME};
 use super::netlink::{LinkChange, Netlink};
-use super::tap;
 use crate::config::BuiltinNetwork;
 use crate::error::StepFailure;
 
@@ -22,7 +21,7 @@ const QUEUE_LEN: u32 = 1000;
 ///
 /// # Errors
 /// The step that failed.
-pub fn set_up(network: Option<&BuiltinNetwork>) -> Result<Option<OwnedFd>, StepFailure> {
+pub fn set_up(network: Option<&BuiltinNetwork>) -> Result<Option<Link>, StepFailure> {
     let failed =
         |step, object: &'static str| move |error: io::Error| StepFailure::new(step, object, &error);
     let mut netlink = Netlink::open().map_err(failed("open rtnetlink", "socket"))?;
@@ -39,25 +38,25 @@ pub fn set_up(network: Option<&BuiltinNetwork>) -> Result<Option<OwnedFd>, StepF
     let Some(network) = network else {
         return Ok(None);
     };
-    let queue = tap::create()?;
-    let index = netlink
-        .link_index(tap::NAME)
-        .map_err(failed("find", tap::NAME))?;
+    let mut link = Link::create(&netlink, network)?;
+    let index = netlink.link_index(NAME).map_err(failed("find", NAME))?;
     let change = LinkChange {
         up: true,
         mtu: Some(u32::from(network.mtu)),
         address: Some(network.mac.unwrap_or(CONTAINER_MAC)),
         queue_len: Some(QUEUE_LEN),
+        ..LinkChange::default()
     };
     if network.network6.is_none() {
         // Where the kernel has no IPv6 it makes no address either.
         if let Err(error) = netlink.no_ipv6_address(index) {
-            tracing::debug!("{}: {error}", tap::NAME);
+            tracing::debug!("{}: {error}", NAME);
         }
     }
     netlink
         .change_link(index, change)
-        .map_err(failed("bring up", tap::NAME))?;
+        .map_err(failed("bring up", NAME))?;
+    link.settle(&mut netlink);
     let v4 = (
         network.container().into(),
         network.prefix_len,
@@ -68,10 +67,10 @@ pub fn set_up(network: Option<&BuiltinNetwork>) -> Result<Option<OwnedFd>, StepF
     for (address, prefix, gateway) in [Some(v4), v6].into_iter().flatten() {
         netlink
             .add_address(index, address, prefix)
-            .map_err(failed("add the address to", tap::NAME))?;
+            .map_err(failed("add the address to", NAME))?;
         netlink
             .add_default_route(index, gateway)
-            .map_err(failed("add the default route by", tap::NAME))?;
+            .map_err(failed("add the default route by", NAME))?;
     }
-    Ok(Some(queue))
+    Ok(Some(link))
 }

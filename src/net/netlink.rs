@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{
@@ -25,6 +25,12 @@ const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_TXQLEN: u16 = 13;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const IFLA_NET_NS_FD: u16 = 28;
+// `linux/veth.h`
+const VETH_INFO_PEER: u16 = 1;
 const IFLA_AF_SPEC: u16 = 26;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
@@ -35,6 +41,7 @@ const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 const IFF_UP: u32 = 1;
+const IFF_NOARP: u32 = 0x80;
 const RT_TABLE_MAIN: u8 = 254;
 const RTPROT_BOOT: u8 = 3;
 const RT_SCOPE_UNIVERSE: u8 = 0;
@@ -56,6 +63,8 @@ pub(crate) enum RouteType {
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct LinkChange {
     pub(crate) up: bool,
+    /// Neither asks nor answers who has an address.
+    pub(crate) no_arp: bool,
     pub(crate) mtu: Option<u32>,
     pub(crate) address: Option<[u8; 6]>,
     pub(crate) queue_len: Option<u32>,
@@ -171,10 +180,10 @@ impl Netlink {
     pub(crate) fn change_link(&mut self, index: u32, change: LinkChange) -> io::Result<()> {
         let mut body = [0; 16];
         body[4..8].copy_from_slice(&index.to_ne_bytes());
-        if change.up {
-            body[8..12].copy_from_slice(&IFF_UP.to_ne_bytes());
-            body[12..16].copy_from_slice(&IFF_UP.to_ne_bytes());
-        }
+        let flag = |on, flag| if on { flag } else { 0 };
+        let flags = flag(change.up, IFF_UP) | flag(change.no_arp, IFF_NOARP);
+        body[8..12].copy_from_slice(&flags.to_ne_bytes());
+        body[12..16].copy_from_slice(&flags.to_ne_bytes());
         let mut request = Request::new(RTM_NEWLINK, NLM_F_ACK, &body);
         if let Some(mtu) = change.mtu {
             request = request.attribute(IFLA_MTU, &mtu.to_ne_bytes());
@@ -185,6 +194,36 @@ impl Netlink {
         if let Some(len) = change.queue_len {
             request = request.attribute(IFLA_TXQLEN, &len.to_ne_bytes());
         }
+        self.execute(request)
+    }
+
+    /// Makes a veth pair: one end here, its peer in another network namespace.
+    /// Neither is up.
+    pub(crate) fn add_veth(
+        &mut self,
+        name: &str,
+        peer: &str,
+        peer_namespace: BorrowedFd<'_>,
+        mtu: u32,
+    ) -> io::Result<()> {
+        let name_of = |name: &str| format!("{name}\0").into_bytes();
+        let namespace = peer_namespace.as_raw_fd().to_ne_bytes();
+        // struct ifinfomsg, and attributes as of a link of its own.
+        let peer = Request(vec![0; 16])
+            .attribute(IFLA_IFNAME, &name_of(peer))
+            .attribute(IFLA_MTU, &mtu.to_ne_bytes())
+            .attribute(IFLA_NET_NS_FD, &namespace)
+            .0;
+        let data = Request(Vec::new()).attribute(VETH_INFO_PEER, &peer).0;
+        let info = Request(Vec::new())
+            .attribute(IFLA_INFO_KIND, b"veth")
+            .attribute(IFLA_INFO_DATA, &data)
+            .0;
+        let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+        let request = Request::new(RTM_NEWLINK, flags, &[0; 16])
+            .attribute(IFLA_IFNAME, &name_of(name))
+            .attribute(IFLA_MTU, &mtu.to_ne_bytes())
+            .attribute(IFLA_LINKINFO, &info);
         self.execute(request)
     }
 

@@ -11,7 +11,7 @@
 
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use mio::unix::SourceFd;
@@ -22,6 +22,7 @@ use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, sockopt};
 use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
 
 use super::datagrams::Datagrams;
+use super::link::Sender;
 use super::local::LocalAddresses;
 use super::outbound::Outbounds;
 use super::outbox::Outbox;
@@ -59,7 +60,7 @@ impl FlowSocket {
 /// All host-side resources of one network.
 #[derive(Debug)]
 pub(crate) struct HostSide {
-    link: OwnedFd,
+    pub(crate) link: Sender,
     table: Vec<Option<(u32, FlowSocket)>>,
     registry: Registry,
     first_token: usize,
@@ -73,11 +74,13 @@ pub(crate) struct HostSide {
     pub(crate) capture: Option<Capture>,
     /// Frames that the link did not take.
     pub(crate) frames_lost: u64,
+    /// Frames of the container for which there was no room.
+    pub(crate) frames_missed: u64,
 }
 
 impl HostSide {
     pub(crate) fn new(
-        link: OwnedFd,
+        link: Sender,
         registry: Registry,
         first_token: usize,
         local: LocalAddresses,
@@ -96,11 +99,8 @@ impl HostSide {
             echo_refused: false,
             capture: None,
             frames_lost: 0,
+            frames_missed: 0,
         }
-    }
-
-    pub(crate) fn link(&self) -> BorrowedFd<'_> {
-        self.link.as_fd()
     }
 
     pub(crate) fn addresses_changed(&mut self) {
@@ -252,17 +252,8 @@ impl Host for HostSide {
         if let Some(capture) = &mut self.capture {
             capture.frame(frame);
         }
-        loop {
-            match rustix::io::writev(&self.link, frame) {
-                Ok(_) => break,
-                Err(Errno::INTR) => {}
-                // The queue is full, or the link is down or gone: a lost frame, as on any
-                // link. That it is gone is noticed when it is read.
-                Err(_) => {
-                    self.frames_lost += 1;
-                    break;
-                }
-            }
+        if !self.link.send(frame) {
+            self.frames_lost += 1;
         }
     }
 

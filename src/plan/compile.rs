@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::etc_files::EtcFiles;
-use super::step::{ExecStep, MountFlags, Plan, Step};
-use crate::config::{IdMapEntry, MountKind, Network, RunSpec};
+use super::step::{ExecStep, LinkStep, MountFlags, Plan, Step};
+use crate::config::{BuiltinNetwork, IdMapEntry, LinkChoice, MountKind, Network, RunSpec};
 
 /// What podman hides, and `/proc/asound`, which it only makes read-only.
 const MASKED: [&str; 14] = [
@@ -73,9 +73,11 @@ pub fn compile(
 ) -> Plan {
     let (uid_map, gid_map) = maps;
     let mut steps = vec![Step::PrivateMounts];
-    match spec.network {
-        Network::Builtin(_) => steps.push(Step::Network { link: true }),
-        Network::None => steps.push(Step::Network { link: false }),
+    match &spec.network {
+        Network::Builtin(network) => steps.push(Step::Network {
+            link: Some(link(network)),
+        }),
+        Network::None => steps.push(Step::Network { link: None }),
         Network::Host => {}
     }
     if spec.namespaces.uts {
@@ -147,6 +149,15 @@ pub fn compile(
         uid_map,
         gid_map,
         steps,
+    }
+}
+
+fn link(network: &BuiltinNetwork) -> LinkStep {
+    match (network.link, &network.no_tap) {
+        (LinkChoice::Tap, _) => LinkStep::Tap,
+        (LinkChoice::Veth, _) => LinkStep::Veth,
+        (LinkChoice::Auto, None) => LinkStep::TapOrVeth,
+        (LinkChoice::Auto, Some(why)) => LinkStep::NoTap(why.clone()),
     }
 }
 

@@ -1,6 +1,6 @@
 use super::*;
 use crate::config::{
-    BuiltinNetwork, MountSpec, NameOrId, Namespaces, RootFs, SeccompProfile, UserSpec,
+    BuiltinNetwork, LinkChoice, MountSpec, NameOrId, Namespaces, RootFs, SeccompProfile, UserSpec,
 };
 use crate::plan::FileKind;
 use crate::security::caps;
@@ -84,6 +84,45 @@ fn masked(plan: &Plan) -> Vec<String> {
 }
 
 #[test]
+fn the_link_is_told_as_far_as_it_is_known() {
+    let line = |link, no_tap: Option<&str>| {
+        let mut spec = spec();
+        spec.network = Network::Builtin(BuiltinNetwork {
+            link,
+            no_tap: no_tap.map(str::to_owned),
+            ..BuiltinNetwork::default()
+        });
+        let plan = plan_of(&spec, &RootSource::Bind("/".into())).to_string();
+        let line = plan.lines().find(|line| line.contains("bring up lo"));
+        line.unwrap().to_owned()
+    };
+    for (link, no_tap, wanted) in [
+        (
+            LinkChoice::Tap,
+            None,
+            "5. bring up lo and tap0, a TAP device",
+        ),
+        (
+            LinkChoice::Tap,
+            Some("x"),
+            "5. bring up lo and tap0, a TAP device",
+        ),
+        (
+            LinkChoice::Veth,
+            None,
+            "5. bring up lo and tap0, one end of a veth pair",
+        ),
+        (
+            LinkChoice::Auto,
+            Some("open: /dev/net/tun: refused"),
+            "5. bring up lo and tap0, one end of a veth pair (open: /dev/net/tun: refused)",
+        ),
+    ] {
+        assert_eq!(line(link, no_tap), wanted);
+    }
+}
+
+#[test]
 fn plan_of_the_default_run() {
     let recipe = RootSource::Recipe(vec![
         Step::Create {
@@ -109,7 +148,7 @@ fn plan_of_the_default_run() {
 2. map user ids: 0 is 1000 of the host
 3. map group ids: 0 is 1000 of the host
 4. make all mounts private
-5. bring up lo and the in-process link
+5. bring up lo and tap0, a TAP device (or a veth pair where that is refused)
 6. set the host name to container
 7. start from an empty tmpfs as root
 8. create directory /bin (mode 755)

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::step::{ExecStep, FileKind, MountFlags, Plan, Step};
+use super::step::{ExecStep, FileKind, LinkStep, MountFlags, Plan, Step};
 use crate::config::{IdMapEntry, NameOrId, Namespaces, Publish, SeccompProfile};
 use crate::security::caps;
 
@@ -129,6 +129,17 @@ impl MountFlags {
     }
 }
 
+impl Display for LinkStep {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tap => f.write_str("a TAP device"),
+            Self::Veth => f.write_str("one end of a veth pair"),
+            Self::TapOrVeth => f.write_str("a TAP device (or a veth pair where that is refused)"),
+            Self::NoTap(why) => write!(f, "one end of a veth pair ({why})"),
+        }
+    }
+}
+
 struct InBrackets(Vec<String>);
 
 impl Display for InBrackets {
@@ -146,8 +157,8 @@ impl Display for Step {
         match self {
             Self::PrivateMounts => write!(f, "make all mounts private"),
             Self::Hostname { name } => write!(f, "set the host name to {name}"),
-            Self::Network { link: true } => write!(f, "bring up lo and the in-process link"),
-            Self::Network { link: false } => write!(f, "bring up lo"),
+            Self::Network { link: None } => write!(f, "bring up lo"),
+            Self::Network { link: Some(link) } => write!(f, "bring up lo and tap0, {link}"),
             Self::RootTmpfs => write!(f, "start from an empty tmpfs as root"),
             Self::RootBind {
                 source,

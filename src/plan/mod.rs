@@ -10,4 +10,4 @@ mod step;
 
 pub use compile::{RootSource, compile};
 pub use etc_files::{EtcFiles, own_names};
-pub use step::{ExecStep, FileKind, MountFlags, Plan, Step};
+pub use step::{ExecStep, FileKind, LinkStep, MountFlags, Plan, Step};

@@ -65,6 +65,19 @@ pub enum FileKind {
     },
 }
 
+/// What the container's link is made of, as far as that is known before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub enum LinkStep {
+    /// A TAP device.
+    Tap,
+    /// A veth pair.
+    Veth,
+    /// A TAP device where one can be made, else a veth pair.
+    TapOrVeth,
+    /// The same, and this is why there will be no TAP device.
+    NoTap(String),
+}
+
 /// One step of init. Paths called `target` are beneath the new root and are
 /// resolved by fd (openat2(2) `RESOLVE_IN_ROOT`), never by string.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -79,8 +92,8 @@ pub enum Step {
     /// Bring up `lo`; with a built-in network also make and configure the link
     /// and hand it to the parent.
     Network {
-        /// Make the in-process link.
-        link: bool,
+        /// What the link is made of; `None`: there is none.
+        link: Option<LinkStep>,
     },
     /// The new root is an empty tmpfs.
     RootTmpfs,

@@ -13,6 +13,8 @@ pub mod ip;
 pub mod keyring;
 pub mod listen_fds;
 pub mod mount;
+pub mod netns;
+pub mod packet;
 pub mod process;
 pub mod seccomp;
 pub mod signal;

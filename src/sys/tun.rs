@@ -22,6 +22,7 @@ pub mod offload {
 const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
 const TUNSETPERSIST: libc::c_ulong = 0x4004_54cb;
 const TUNSETOFFLOAD: libc::c_ulong = 0x4004_54d0;
+const TUNGETFEATURES: libc::c_ulong = 0x8004_54cf;
 const TUNGETIFF: libc::c_ulong = 0x8004_54d2;
 const IFF_TAP: libc::c_short = 0x0002;
 const IFF_NO_PI: libc::c_short = 0x1000;
@@ -33,6 +34,17 @@ fn check(result: libc::c_int) -> io::Result<()> {
     } else {
         Ok(())
     }
+}
+
+/// `TUNGETFEATURES`: the `IFF_` flags that the driver knows. Needs no interface.
+///
+/// # Errors
+/// As ioctl(2); ENOTTY for another device.
+pub fn features(fd: &impl AsRawFd) -> io::Result<u32> {
+    let mut features: libc::c_uint = 0;
+    // SAFETY: TUNGETFEATURES writes an unsigned int, which `features` is.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), TUNGETFEATURES, &raw mut features) })?;
+    Ok(features)
 }
 
 /// `TUNSETPERSIST`: whether the interface outlives its last queue.

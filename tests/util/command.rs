@@ -79,7 +79,7 @@ impl CrunLite {
             program: who.program(),
             prefix: Vec::new(),
             wrapper: Vec::new(),
-            args: args.iter().map(|&arg| arg.to_owned()).collect(),
+            args: with_link(args.iter().map(|&arg| arg.to_owned()).collect()),
             env: env
                 .map(|(key, value)| (key.to_owned(), value.to_owned()))
                 .to_vec(),
@@ -98,6 +98,13 @@ impl CrunLite {
     pub(crate) fn outermost(mut self, words: &[&str]) -> Self {
         self.prefix
             .splice(0..0, words.iter().map(|&word| word.to_owned()));
+        self
+    }
+
+    /// Words that go after those so far, still as root where the tests are.
+    pub(crate) fn innermost(mut self, words: &[&str]) -> Self {
+        self.prefix
+            .extend(words.iter().map(|&word| word.to_owned()));
         self
     }
 
@@ -174,6 +181,29 @@ impl CrunLite {
     pub(crate) fn run(self) -> Output {
         self.spawn().finish()
     }
+}
+
+/// Adds to a run the link that `CRUN_LITE_TEST_LINK` (tap, veth) names, where it has
+/// a network of its own and does not say itself.
+fn with_link(mut args: Vec<String>) -> Vec<String> {
+    let Ok(link) = std::env::var("CRUN_LITE_TEST_LINK") else {
+        return args;
+    };
+    if args.first().is_none_or(|verb| verb != "run") {
+        return args;
+    }
+    let options = args.iter().position(|arg| arg == "--");
+    let options = args.iter_mut().take(options.unwrap_or(usize::MAX));
+    let mut given = options.filter(|arg| arg.starts_with("--net"));
+    match given.next() {
+        Some(net) if net.starts_with("--net=builtin") && !net.contains("link=") => {
+            let separator = if net.contains(':') { ',' } else { ':' };
+            *net = format!("{net}{separator}link={link}");
+        }
+        Some(_) => {}
+        None => args.insert(1, format!("--net=builtin:link={link}")),
+    }
+    args
 }
 
 /// A run under way. It is killed when the test ends before it does.

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use super::super::args::parse_bool;
 use super::{names, shown, usage};
-use crate::config::{BuiltinNetwork, Ipv6Mode, Network, Outbound};
+use crate::config::{BuiltinNetwork, Ipv6Mode, LinkChoice, Network, Outbound};
 use crate::error::Error;
 
 /// The keys of `--net=builtin:`.
-const KEYS: &str = "mtu, cidr, enable_ipv6, cidr6, outbound_addr, outbound_addr6, allow_host_loopback, allow_host_addresses, allow_link_local, \
-                    max_flows, busy_poll";
+const KEYS: &str = "mtu, link, cidr, enable_ipv6, cidr6, outbound_addr, outbound_addr6, \
+                    allow_host_loopback, allow_host_addresses, allow_link_local, max_flows, \
+                    busy_poll";
 /// The smallest packet that every IPv4 host has to take (RFC 791 section 3.1).
 const MTU_LEAST: u16 = 576;
 /// The largest that leaves room for a link header in 64 KiB.
@@ -112,6 +113,14 @@ fn set(network: &mut BuiltinNetwork, key: &str, value: &str) -> Result<(), Strin
     let flag = || parse_bool(value).ok_or_else(|| "true or false is needed".to_owned());
     match key {
         "mtu" => network.mtu = parse_mtu(value)?,
+        "link" => {
+            network.link = match value {
+                "auto" => LinkChoice::Auto,
+                "tap" => LinkChoice::Tap,
+                "veth" => LinkChoice::Veth,
+                _ => return Err("auto, tap or veth is needed".to_owned()),
+            };
+        }
         "cidr" => (network.network, network.prefix_len) = parse_cidr(value)?,
         "enable_ipv6" => {
             network.ipv6 = if flag()? { Ipv6Mode::On } else { Ipv6Mode::Off };
@@ -539,6 +548,10 @@ mod tests {
             "busy_poll=",
             "busy_poll=1001",
             "busy_poll=1ms",
+            "link",
+            "link=",
+            "link=TAP",
+            "link=tap,link=veth",
             ",",
             "mtu=1500,",
             "port_handler=slirp4netns",
@@ -556,8 +569,13 @@ mod tests {
             "cidr=128.0.0.0/2",
             "cidr=10.0.2.128/25",
             "mtu=576",
+            "link=auto",
         ] {
             assert!(net(&format!("builtin:{good}")).is_ok(), "{good}");
+        }
+        for (value, wanted) in [("tap", LinkChoice::Tap), ("veth", LinkChoice::Veth)] {
+            let parsed = net(&format!("builtin:link={value}")).unwrap();
+            assert!(matches!(parsed, Network::Builtin(network) if network.link == wanted));
         }
         let Network::Builtin(short) = parse(&[], Some("9000"), None).unwrap() else {
             panic!()

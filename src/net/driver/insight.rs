@@ -89,6 +89,12 @@ impl Driver {
                 self.host.frames_lost,
             ),
             counter(
+                "frames_missed_total",
+                "Frames of the container that came when the queue towards us was full (veth only; \
+                 a TAP lets the container wait).",
+                self.host.frames_missed,
+            ),
+            counter(
                 "frames_dropped_total",
                 "Frames of the container that were malformed or of no use.",
                 stats.dropped,

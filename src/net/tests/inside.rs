@@ -24,8 +24,8 @@ use super::bad_link::{BadLink, Count, Weather};
 use super::streams;
 use crate::config::BuiltinNetwork;
 use crate::net::driver::Driver;
+use crate::net::link::{NAME, Receiver, Sender, tap};
 use crate::net::namespace::{GATEWAY_MAC, set_up};
-use crate::net::tap;
 use crate::sys::tun;
 use crate::testing::{report, scratch, skip};
 
@@ -53,7 +53,7 @@ impl Container {
             "ip addr add {address}/{prefix} dev {tap}
              ip route add default via {gateway}
              ip neigh replace {gateway} lladdr {mac} dev {tap} nud permanent",
-            tap = tap::NAME,
+            tap = NAME,
             address = network.container(),
             prefix = network.prefix_len,
             gateway = network.gateway(),
@@ -67,7 +67,7 @@ impl Container {
         let more = format!(
             "ip link set {tap} address {mac}
              ip addr add {address}/{prefix} dev {tap}",
-            tap = tap::NAME,
+            tap = NAME,
             mac = gateway_mac(),
             address = network.gateway(),
             prefix = network.prefix_len,
@@ -83,7 +83,7 @@ impl Container {
              {more}
              echo ready
              exec cat >/dev/null",
-            tap = tap::NAME,
+            tap = NAME,
             header = if vnet_header { "vnet_hdr" } else { "" },
             mtu = network.mtu,
         );
@@ -119,7 +119,7 @@ impl Container {
         self.inside(|| {
             let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK;
             let queue = open("/dev/net/tun", flags, Mode::empty()).unwrap();
-            tun::attach_tap(&queue, tap::NAME, vnet_header).unwrap();
+            tun::attach_tap(&queue, NAME, vnet_header).unwrap();
             let link = tap::configure(&queue, network.mtu).unwrap();
             assert_eq!(link.vnet_header, vnet_header);
             (queue, link)
@@ -141,8 +141,8 @@ fn gateway_mac() -> String {
 /// Runs a driver until its link is closed.
 fn drive(link: OwnedFd, config: LinkConfig, network: &BuiltinNetwork) {
     let mut poll = Poll::new().unwrap();
-    let mut driver =
-        Driver::on_link(link, config, network, Vec::new(), poll.registry(), 0).unwrap();
+    let link = (config, Receiver::reading(), Sender::new(link));
+    let mut driver = Driver::on_link(link, network, Vec::new(), poll.registry(), 0).unwrap();
     let mut events = Events::with_capacity(256);
     loop {
         let polled = poll.poll(&mut events, driver.timeout());

@@ -18,15 +18,14 @@ use netstack::LinkConfig;
 use rustix::fs::{Mode, OFlags, open};
 use tun_tap::{Iface, Mode as TunTapMode};
 
+use super::NAME;
 use crate::error::StepFailure;
 use crate::sys::tun::{self, offload};
 
-/// The interface's name in the container, as slirp4netns has it.
-pub(crate) const NAME: &str = "tap0";
 const DEVICE: &str = "/dev/net/tun";
 
 /// Makes the interface in the current network namespace and returns its queue.
-pub(crate) fn create() -> Result<OwnedFd, StepFailure> {
+pub(super) fn create() -> Result<OwnedFd, StepFailure> {
     let failed = |step| move |error: io::Error| StepFailure::new(step, DEVICE, &error);
     let plain =
         Iface::without_packet_info(NAME, TunTapMode::Tap).map_err(failed("make the TAP device"))?;
@@ -44,8 +43,39 @@ pub(crate) fn create() -> Result<OwnedFd, StepFailure> {
     Ok(queue)
 }
 
+/// Whether the user can make a TAP device here, as far as that is known without
+/// making one: the device can be opened and is what it is called.
+///
+/// # Errors
+/// What failed.
+pub fn probe() -> Result<(), StepFailure> {
+    let failed = |step| move |error: io::Error| StepFailure::new(step, DEVICE, &error);
+    let device = open(DEVICE, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+        .map_err(io::Error::from)
+        .map_err(failed("open"))?;
+    tun::features(&device).map_err(failed("ask for the features of"))?;
+    Ok(())
+}
+
+/// Whether an error says that TAP devices are not for this user on this host: no
+/// such node or driver, no permission, something else by that name. Whatever else
+/// goes wrong is a failure.
+pub(super) fn is_unavailable(errno: i32) -> bool {
+    matches!(
+        errno,
+        libc::ENOENT
+            | libc::ENOTDIR
+            | libc::EACCES
+            | libc::EPERM
+            | libc::ENODEV
+            | libc::ENXIO
+            | libc::ENOTTY
+            | libc::EROFS
+    )
+}
+
 /// Asks for the best offloads that the kernel has and says what they are.
-pub(crate) fn configure(queue: &OwnedFd, mtu: u16) -> io::Result<LinkConfig> {
+pub(in super::super) fn configure(queue: &OwnedFd, mtu: u16) -> io::Result<LinkConfig> {
     rustix::io::ioctl_fionbio(queue.as_fd(), true)?;
     let vnet_header = tun::has_vnet_header(queue)?;
     let mut link = LinkConfig {
