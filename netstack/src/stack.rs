@@ -120,6 +120,12 @@ impl Stack {
         self.config.names = names;
     }
 
+    /// Names that the container has the addresses of from elsewhere (hosts(5)): a rule
+    /// with one of them opens these. To be called after [`Stack::set_names`].
+    pub fn know_names(&mut self, names: &[(String, Vec<IpAddr>)]) {
+        self.egress.pins.fix_more(names);
+    }
+
     /// Sets the domains that DHCP tells the container to look for names in.
     pub fn set_search(&mut self, search: Vec<String>) {
         self.search = search;

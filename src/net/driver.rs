@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+mod egress;
 mod inbound;
 mod insight;
 
@@ -28,7 +29,7 @@ use super::publish::{self, Published};
 use super::resolvers::Resolvers;
 use super::sockets::{FlowSocket, HostSide, failure, read_echo};
 use super::tap;
-use crate::config::BuiltinNetwork;
+use crate::config::{BuiltinNetwork, Rules};
 use crate::error::Error;
 use crate::sys::heap;
 use crate::sys::udp::{self, Inbox, RECEIVE_BATCH};
@@ -154,6 +155,7 @@ impl Driver {
                 allow_host_loopback: network.allow_host_loopback,
                 allow_host_addresses: network.allow_host_addresses,
                 allow_link_local: network.allow_link_local,
+                rules: network.rules.clone(),
             },
             resolvers,
             names: Vec::new(),
@@ -164,16 +166,13 @@ impl Driver {
             seed: u64::from_ne_bytes(seed),
         };
         tracing::debug!(?link_config, "network is up");
+        let outbounds = Outbounds::new(network);
+        let mut host = HostSide::new(link, registry, first_token + 4, local, outbounds);
+        host.audit.set_strict(network.rules != Rules::default());
         Ok(Self {
             stack: Stack::new(config),
             vnet_header: link_config.vnet_header,
-            host: HostSide::new(
-                link,
-                registry,
-                first_token + 4,
-                local,
-                Outbounds::new(network),
-            ),
+            host,
             began,
             now: netstack::Instant::ZERO,
             link_token,
@@ -453,6 +452,7 @@ impl Driver {
         if let Some(capture) = &mut self.host.capture {
             capture.flush();
         }
+        self.host.audit.turn();
         Ok(())
     }
 }

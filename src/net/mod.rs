@@ -14,8 +14,10 @@
 //! ```
 
 mod alarm;
+mod audit;
 mod busy_poll;
 mod driver;
+mod files;
 mod frames;
 mod ipv6;
 mod local;
@@ -31,6 +33,7 @@ mod tap;
 #[cfg(test)]
 mod tests;
 
+pub use audit::NetLog;
 pub use driver::{Driver, Figure};
 pub use ipv6::choose as choose_ipv6;
 pub(crate) use namespace::GATEWAY_MAC;

@@ -17,11 +17,12 @@ use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
-use netstack::{Close, Failure, FlowId, Host, HostError, Io, IpFields};
+use netstack::{Close, Failure, FlowId, Host, HostError, Io, IpFields, Refusal};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, sockopt};
 use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
 
+use super::audit::Audit;
 use super::local::LocalAddresses;
 use super::outbound::Outbounds;
 use super::outbox::Outbox;
@@ -117,6 +118,8 @@ pub(crate) struct HostSide {
     outbounds: Outbounds,
     failures: Vec<(FlowId, SocketAddr, Failure)>,
     echo_refused: bool,
+    /// Tells what the policy has refused.
+    pub(crate) audit: Audit,
     /// `--pcap`.
     pub(crate) capture: Option<Capture>,
     /// Frames that the link did not take.
@@ -141,6 +144,7 @@ impl HostSide {
             outbounds,
             failures: Vec::new(),
             echo_refused: false,
+            audit: Audit::default(),
             capture: None,
             frames_lost: 0,
         }
@@ -306,6 +310,10 @@ impl Host for HostSide {
 
     fn is_local(&mut self, addr: IpAddr) -> bool {
         self.local.contains(addr)
+    }
+
+    fn refused(&mut self, refusal: &Refusal<'_>) {
+        self.audit.add(refusal);
     }
 
     fn tcp_connect(&mut self, flow: FlowId, to: SocketAddr) -> Result<(), HostError> {

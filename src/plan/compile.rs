@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::etc_files::EtcFiles;
 use super::step::{ExecStep, MountFlags, Plan, Step};
-use crate::config::{IdMapEntry, MountKind, Network, RunSpec};
+use crate::config::{EgressRules, IdMapEntry, MountKind, Network, Rules, RunSpec};
 
 /// What podman hides, and `/proc/asound`, which it only makes read-only.
 const MASKED: [&str; 14] = [
@@ -143,10 +143,21 @@ pub fn compile(
     })));
     Plan {
         publish: spec.publish.clone(),
+        egress: egress(spec),
         namespaces: spec.namespaces,
         uid_map,
         gid_map,
         steps,
+    }
+}
+
+/// The rules about what the container reaches, if there are any.
+fn egress(spec: &RunSpec) -> Option<EgressRules> {
+    match &spec.network {
+        Network::Builtin(network) if network.rules != Rules::default() => {
+            Some(EgressRules::from(&network.rules))
+        }
+        _ => None,
     }
 }
 

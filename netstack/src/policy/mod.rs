@@ -73,7 +73,7 @@ pub enum Verdict {
 }
 
 /// Why a destination is out of reach.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// The host's loopback (through the gateway, 127.0.0.0/8 or ::1).
     HostLoopback,

@@ -21,6 +21,7 @@ use std::net::IpAddr;
 
 use smoltcp::time::{Duration, Instant};
 
+use super::judged_as;
 use super::name::Name;
 
 /// Pairs of address and name.
@@ -55,12 +56,18 @@ impl Pins {
     /// Replaces the names that the owner has given addresses.
     pub(crate) fn fix(&mut self, names: &[(String, Vec<IpAddr>)]) {
         self.fixed.clear();
+        self.fix_more(names);
+    }
+
+    /// Adds to them.
+    pub(crate) fn fix_more(&mut self, names: &[(String, Vec<IpAddr>)]) {
         for (name, addresses) in names {
             let Some(name) = Name::new(name) else {
                 continue;
             };
             for address in addresses {
-                self.fixed.entry(*address).or_default().push(name.clone());
+                let address = judged_as(*address);
+                self.fixed.entry(address).or_default().push(name.clone());
             }
         }
     }
