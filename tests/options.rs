@@ -16,6 +16,17 @@ const WRONG: &[(&[&str], &[&str])] = &[
     (&["--net=builtin:allow_host_loopback=maybe"], &["maybe"]),
     (&["--net=none", "--mtu=1500"], &["mtu"]),
     (
+        &["--net-allow=example.org:0"],
+        &["--net-allow", "example.org:0"],
+    ),
+    (&["--net-allow=tcp:443"], &["tcp:443", "*:PORT"]),
+    (&["--net-allow=2001:db8:::443"], &["brackets"]),
+    (&["--net-deny=10.0.0.1/8"], &["--net-deny", "10.0.0.0/8"]),
+    (&["--net-deny=example.org:443"], &["example.org"]),
+    (&["--net-default=drop"], &["--net-default", "drop"]),
+    (&["--net=host", "--net-allow=*"], &["--net-allow"]),
+    (&["--net-log=/no/such/folder/log"], &["--net-log"]),
+    (
         &["--rootfs=/no/such/folder"],
         &["--rootfs", "/no/such/folder"],
     ),

@@ -133,6 +133,7 @@ fn runtime(args: Vec<String>) -> Result<u8, Error> {
     }
     steps.push(Step::Exec(Box::new(exec)));
     let plan = Plan {
+        egress: None,
         namespaces,
         uid_map: maps.uid,
         gid_map: maps.gid,

@@ -30,6 +30,7 @@ mod mounts;
 mod network;
 mod options;
 mod pcap;
+mod policy;
 mod programs;
 mod publish;
 mod published;

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use smoltcp::time::Duration;
 
 use crate::flow::FlowId;
+use crate::policy::Refusal;
 
 /// What became of a read or a write on a host socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,6 +118,10 @@ pub trait Host {
     fn resolvers(&mut self) -> Option<Vec<SocketAddr>> {
         None
     }
+
+    /// The policy has refused something. A container can make this happen as often as it
+    /// likes.
+    fn refused(&mut self, _: &Refusal<'_>) {}
 
     /// Begins to connect a TCP socket for `flow`. The outcome comes as
     /// [`crate::Stack::connected`] or [`crate::Stack::connect_failed`].

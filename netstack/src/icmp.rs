@@ -223,7 +223,17 @@ impl Stack {
             self.stats.dropped += 1;
             return;
         }
-        match self.judge(Protocol::Echo, portless(destination), host) {
+        let key = FlowKey::new(
+            Protocol::Echo,
+            (packet.source, echo.ident).into(),
+            portless(destination),
+        );
+        // A flow that stands has been judged.
+        let verdict = match self.flows.find(&key) {
+            Some(_) => Verdict::Host(portless(destination)),
+            None => self.judge(now, &key, host),
+        };
+        match verdict {
             Verdict::Closed | Verdict::Dns => {
                 self.echo_emit(destination, packet.source, echo, host);
             }
@@ -231,23 +241,19 @@ impl Stack {
             Verdict::Host(_) if packet.hop_limit <= 1 => {
                 self.problem(packet.whole, Problem::HopLimit, None, host);
             }
-            Verdict::Host(to) => self.echo_forward(now, packet, echo, to.ip(), host),
+            Verdict::Host(to) => self.echo_forward(now, key, packet, echo, to.ip(), host),
         }
     }
 
     fn echo_forward<H: Host>(
         &mut self,
         now: Instant,
+        key: FlowKey,
         packet: &ip::Packet<'_>,
         echo: Echo<'_>,
         to: IpAddr,
         host: &mut H,
     ) {
-        let key = FlowKey::new(
-            Protocol::Echo,
-            (packet.source, echo.ident).into(),
-            portless(packet.destination),
-        );
         let id = match self.flows.find(&key) {
             Some(id) => id,
             None => {
@@ -336,10 +342,17 @@ impl Stack {
         };
         let expires = flow.last_used + ECHO_IDLE;
         if now >= expires {
-            self.flows.remove(id);
-            host.close(id, Close::Orderly);
+            self.echo_remove(id, host);
         } else {
             self.timers.arm(&mut self.flows, id, expires);
+        }
+    }
+
+    /// Forgets the flow and closes its socket.
+    pub(crate) fn echo_remove<H: Host>(&mut self, id: FlowId, host: &mut H) {
+        if self.flows.echo_mut(id).is_some() {
+            self.flows.remove(id);
+            host.close(id, Close::Orderly);
         }
     }
 

@@ -56,7 +56,9 @@ pub use config::{Config, Ipv6Config, Limits, LinkConfig};
 pub use flow::{FlowId, FlowInfo, FlowKey, Protocol};
 pub use host::{Close, Failure, Host, HostError, Io, IpFields, Readiness};
 pub use link::VNET_HEADER_LEN;
-pub use policy::{Policy, Reason, Verdict};
+pub use policy::{
+    Action, Attempt, InvalidRule, Name, Policy, Reason, Refusal, Rule, Rules, Verdict,
+};
 pub use smoltcp::time::{Duration, Instant};
 pub use stack::Stack;
 pub use stats::Stats;

@@ -8,7 +8,7 @@ use smoltcp::wire::{EthernetProtocol, IpProtocol};
 use crate::arp;
 use crate::config::Config;
 use crate::dns::Forwarder;
-use crate::flow::{Flow, FlowId, FlowInfo, FlowTable, Protocol, TimerQueue};
+use crate::flow::{Flow, FlowId, FlowInfo, FlowTable, TimerQueue};
 use crate::host::{Failure, Host, HostError, Readiness};
 use crate::icmp::{Problem, Unreachable};
 use crate::ip;
@@ -16,7 +16,7 @@ use crate::ip::fragmentation::{self, Datagram, Identifications, TRANSPORT_LEN};
 use crate::ip::reassembly::{Outcome, Reassembly};
 use crate::link::{Link, RxChecksum, RxFrame, TxOffload};
 use crate::ndp;
-use crate::policy::{Addresses, Verdict};
+use crate::policy::{Addresses, Egress};
 use crate::stats::Stats;
 use crate::tcp::{Bursts, Rings, TcpFlow};
 
@@ -36,6 +36,7 @@ pub struct Stack {
     pub(crate) again: Vec<FlowId>,
     turn: Vec<FlowId>,
     pub(crate) own: Addresses,
+    pub(crate) egress: Egress,
     /// Our link-local address.
     pub(crate) router: Ipv6Addr,
     reassembly: Reassembly,
@@ -48,6 +49,7 @@ impl Stack {
     /// A stack without flows.
     pub fn new(mut config: Config) -> Self {
         let resolvers = std::mem::take(&mut config.resolvers);
+        let policy = std::mem::take(&mut config.policy);
         let mask = u32::MAX
             .checked_shl(32 - u32::from(config.prefix_len.min(32)))
             .unwrap_or(0);
@@ -68,6 +70,7 @@ impl Stack {
                 mask,
                 ipv6: config.ipv6,
             },
+            egress: Egress::new(policy, &config.names),
             router: ndp::link_local(config.mac),
             reassembly: Reassembly::default(),
             identifications: Identifications::new(config.seed),
@@ -106,7 +109,15 @@ impl Stack {
 
     /// Sets the names that the DNS forwarder answers for itself.
     pub fn set_names(&mut self, names: Vec<(String, Vec<IpAddr>)>) {
+        self.forwarder.set_names(&names);
+        self.egress.pins.fix(&names);
         self.config.names = names;
+    }
+
+    /// Names that the container has the addresses of from elsewhere (hosts(5)): a rule
+    /// with one of them opens these. To be called after [`Stack::set_names`].
+    pub fn know_names(&mut self, names: &[(String, Vec<IpAddr>)]) {
+        self.egress.pins.fix_more(names);
     }
 
     /// Sets the domains that DHCP tells the container to look for names in.
@@ -441,24 +452,5 @@ impl Stack {
                 Some(Flow::UdpMapping(_)) | None => {}
             }
         }
-    }
-
-    /// Puts a destination to the policy.
-    pub(crate) fn judge<H: Host>(
-        &mut self,
-        protocol: Protocol,
-        to: SocketAddr,
-        host: &mut H,
-    ) -> Verdict {
-        let verdict = self
-            .config
-            .policy
-            .decide(&self.own, protocol, to, |address: IpAddr| {
-                host.is_local(address)
-            });
-        if let Verdict::Denied(_) = verdict {
-            self.stats.denied += 1;
-        }
-        verdict
     }
 }

@@ -64,6 +64,8 @@ pub(crate) struct UdpFlow {
     opened: Instant,
     last_used: Instant,
     two_way: bool,
+    /// The remote has sent first, to a published port.
+    inbound: bool,
     bytes_up: u64,
     bytes_down: u64,
 }
@@ -84,6 +86,10 @@ impl UdpFlow {
             bytes_up: self.bytes_up,
             bytes_down: self.bytes_down,
         })
+    }
+
+    pub(crate) fn begun_inside(&self) -> bool {
+        !self.inbound
     }
 
     fn expires(&self) -> Instant {
@@ -170,8 +176,7 @@ impl Stack {
         host: &mut H,
     ) -> Option<Opened> {
         let whole = packet.whole;
-        let remote = key.remote?;
-        let target = match self.judge(Protocol::Udp, remote, host) {
+        let target = match self.judge(now, &key, host) {
             Verdict::Host(target) => target,
             Verdict::Dns => return Some(Opened::Dns),
             Verdict::Closed => {
@@ -188,7 +193,7 @@ impl Stack {
             self.unreachable(whole, Unreachable::Prohibited, host);
             return None;
         };
-        let id = self.udp_insert(now, key, mapping, target);
+        let id = self.udp_insert(now, key, mapping, target, false);
         if id.is_none() {
             self.udp_release(mapping, false, host);
             self.unreachable(whole, Unreachable::Prohibited, host);
@@ -277,7 +282,7 @@ impl Stack {
         let flow_key = FlowKey::new(Protocol::Udp, key.container, remote);
         let id = match self.flows.find(&flow_key) {
             Some(id) => id,
-            None if published => match self.udp_insert(now, flow_key, mapping, from) {
+            None if published => match self.udp_insert(now, flow_key, mapping, from, true) {
                 Some(id) => id,
                 None => return,
             },
@@ -496,6 +501,7 @@ impl Stack {
         key: FlowKey,
         mapping: FlowId,
         target: SocketAddr,
+        inbound: bool,
     ) -> Option<FlowId> {
         let flow = UdpFlow {
             mapping,
@@ -503,6 +509,7 @@ impl Stack {
             opened: now,
             last_used: now,
             two_way: false,
+            inbound,
             bytes_up: 0,
             bytes_down: 0,
         };

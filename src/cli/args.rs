@@ -136,6 +136,26 @@ pub(super) enum NetArgs {
         #[arg(long)]
         json: bool,
     },
+    /// List the rules about what the container reaches
+    Rules {
+        #[command(flatten)]
+        container: ContainerArg,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Let the container reach more
+    Allow(RuleArgs),
+    /// Let the container reach less; connections that are denied now end
+    Deny(RuleArgs),
+    /// Set what is done where no rule says anything
+    Default {
+        #[command(flatten)]
+        container: ContainerArg,
+        /// allow or deny
+        #[arg(value_enum, value_name = "ACTION")]
+        action: ActionArg,
+    },
     /// Print counters
     Stats {
         #[command(flatten)]
@@ -147,6 +167,30 @@ pub(super) enum NetArgs {
         #[arg(long)]
         prometheus: bool,
     },
+}
+
+/// Rules of a running container, as typed.
+#[derive(Debug, Args)]
+pub(super) struct RuleArgs {
+    /// Take rules back that are there
+    #[arg(long)]
+    pub remove: bool,
+    #[command(flatten)]
+    pub container: ContainerArg,
+    /// As for `run --net-allow` and `--net-deny`; all of them or none
+    #[arg(
+        required = true,
+        value_name = "[PROTO:]TARGET[:PORT[-PORT]]",
+        value_delimiter = ','
+    )]
+    pub rules: Vec<String>,
+}
+
+/// `allow` or `deny`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum ActionArg {
+    Allow,
+    Deny,
 }
 
 /// Which container.
@@ -309,6 +353,42 @@ pub(super) struct RunArgs {
         help_heading = "Network"
     )]
     pub publish: Vec<String>,
+
+    /// Let the container reach nothing but this, and what other such options name
+    /// (repeatable). PROTO is tcp, udp, icmp or dns, else all; TARGET is an address, a
+    /// network (10.0.0.0/8), a name (example.org; *.example.org for all below it) or *
+    /// for any. An IPv6 address with a port is in brackets. A name opens the addresses
+    /// that our DNS has answered the container for it; no other name is answered.
+    /// What the host protects (see allow_host_loopback and so on) stays closed
+    #[arg(
+        long,
+        value_name = "[PROTO:]TARGET[:PORT[-PORT]]",
+        value_delimiter = ',',
+        help_heading = "Network"
+    )]
+    pub net_allow: Vec<String>,
+    /// Never let the container reach this, whatever --net-allow says (repeatable).
+    /// Without --net-allow all else is reached. A name stands alone
+    #[arg(
+        long,
+        value_name = "[PROTO:]TARGET[:PORT[-PORT]]",
+        value_delimiter = ',',
+        help_heading = "Network"
+    )]
+    pub net_deny: Vec<String>,
+    /// What is done where no rule says anything: allow, deny [default: deny with
+    /// --net-allow, else allow]
+    #[arg(long, value_name = "ACTION", help_heading = "Network")]
+    pub net_default: Option<String>,
+    /// Write what was refused to a file, a line of JSON each, instead of to standard
+    /// error; at most 10 lines a second. A file of BYTES [default: 10m; at least 128k]
+    /// becomes FILE.1 and so on; N files are kept [default: 2]
+    #[arg(
+        long,
+        value_name = "FILE[,size=BYTES[k|m|g]][,files=N]",
+        help_heading = "Network"
+    )]
+    pub net_log: Option<OsString>,
 
     /// Write what passes the container's network link to a file that tcpdump and
     /// Wireshark read. A file of BYTES [default: 100m; at least 128k] becomes

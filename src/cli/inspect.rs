@@ -6,8 +6,9 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::args::{NetArgs, PortArgs};
+use super::args::{ActionArg, ContainerArg, NetArgs, PortArgs, RuleArgs};
 use super::{options, output};
+use crate::config::{Action, EgressRules};
 use crate::control::{Answer, Counter, Flow, Port, Request, ask};
 use crate::error::Error;
 
@@ -38,6 +39,23 @@ pub(super) fn port(args: PortArgs) -> Result<ExitCode, Error> {
 
 pub(super) fn net(args: NetArgs) -> Result<ExitCode, Error> {
     match args {
+        NetArgs::Rules { container, json } => {
+            let rules = rules(&container, Request::NetRules)?;
+            if json {
+                as_json(&rules)?;
+            } else {
+                output::print(&rule_table(&rules))?;
+            }
+        }
+        NetArgs::Allow(args) => change_rules(Action::Allow, &args)?,
+        NetArgs::Deny(args) => change_rules(Action::Deny, &args)?,
+        NetArgs::Default { container, action } => {
+            let action = match action {
+                ActionArg::Allow => Action::Allow,
+                ActionArg::Deny => Action::Deny,
+            };
+            rules(&container, Request::NetDefault(action))?;
+        }
         NetArgs::Flows { container, json } => {
             let flows = all_flows(&container.container)?;
             if json {
@@ -64,6 +82,36 @@ pub(super) fn net(args: NetArgs) -> Result<ExitCode, Error> {
         },
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn change_rules(action: Action, args: &RuleArgs) -> Result<(), Error> {
+    let texts = options::rules(action, &args.rules)?;
+    let request = if args.remove {
+        Request::NetRulesRemove(action, texts)
+    } else {
+        Request::NetRulesAdd(action, texts)
+    };
+    rules(&args.container, request).map(drop)
+}
+
+fn rules(container: &ContainerArg, request: Request) -> Result<EgressRules, Error> {
+    match ask(&container.container, request)? {
+        Answer::Rules(rules) => Ok(rules),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// In the order in which they count.
+fn rule_table(rules: &EgressRules) -> String {
+    let mut text = String::new();
+    for (action, rules) in [(Action::Deny, &rules.deny), (Action::Allow, &rules.allow)] {
+        for rule in rules {
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "{action} {rule}");
+        }
+    }
+    let _ = writeln!(text, "default {}", rules.default);
+    text
 }
 
 /// All flows, page by page: the container has other things to do in between.

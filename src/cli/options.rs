@@ -4,13 +4,14 @@
 //! is and has comes in as a [`Host`], so that the parsers can be tested as
 //! anybody on any host.
 
+mod egress;
 mod env;
 mod ids;
+mod log_file;
 mod mounts;
 mod names;
 mod network;
 mod paths;
-mod pcap;
 mod publish;
 mod security;
 
@@ -22,6 +23,7 @@ use std::path::PathBuf;
 use super::args::RunArgs;
 use crate::config::{Namespaces, Network, RootFs, RunSpec, UserSpec};
 use crate::error::Error;
+pub(super) use egress::rules;
 pub(super) use publish::ports;
 
 /// What is run when no command is given.
@@ -69,7 +71,9 @@ pub(super) fn validate(args: RunArgs, host: &Host) -> Result<RunSpec, Error> {
         ));
     }
     let namespaces = namespaces(&args, host)?;
-    let network = network::parse(&args.net, args.mtu.as_deref(), args.mac_address.as_deref())?;
+    let mut network = network::parse(&args.net, args.mtu.as_deref(), args.mac_address.as_deref())?;
+    let default = args.net_default.as_deref();
+    egress::set(&args.net_allow, &args.net_deny, default, &mut network)?;
     let namespaces = Namespaces {
         net: network != Network::Host,
         ..namespaces
@@ -117,7 +121,11 @@ pub(super) fn validate(args: RunArgs, host: &Host) -> Result<RunSpec, Error> {
         add_host: network::add_host(&args.add_host, &network)?,
         pcap: args
             .pcap
-            .map(|pcap| pcap::parse(&pcap, &network))
+            .map(|pcap| log_file::pcap(&pcap, &network))
+            .transpose()?,
+        net_log: args
+            .net_log
+            .map(|log| log_file::net_log(&log, &network))
             .transpose()?,
         publish: publish::publish(&args.publish, &network)?,
         name: args.name.as_deref().map(publish::name).transpose()?,

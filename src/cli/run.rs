@@ -13,11 +13,11 @@ use super::args::{LogFormat, RunArgs};
 use super::options::{self, Host};
 use super::output;
 use super::report::Report;
-use crate::config::{Network, RootFs, RunSpec, search_domains};
+use crate::config::{EgressRules, Network, RootFs, RunSpec, search_domains};
 use crate::container::{self, NetLink, Sockets, SpawnIo, Supervisor};
 use crate::control::{Answer, Counter, Flow, Port, Request, Server};
 use crate::error::Error;
-use crate::net::{self, Capture, Driver};
+use crate::net::{self, Capture, Driver, NetLog};
 use crate::ns::idmap;
 use crate::plan::{self, EtcFiles, FileKind, MountFlags, Plan, RootSource, Step};
 use crate::sys;
@@ -133,6 +133,7 @@ fn carry_out(
         interactive: spec.interactive,
     };
     let capture = spec.pcap.as_ref().map(Capture::create).transpose()?;
+    let net_log = spec.net_log.as_ref().map(NetLog::create).transpose()?;
     let set_up = Box::new(|link: bool| {
         let made = net::set_up_namespace(network.filter(|_| link))?;
         Ok(made
@@ -162,6 +163,10 @@ fn carry_out(
         driver.set_names(plan::own_names(spec));
         let search = spec.dns_search.clone();
         driver.set_search(search.unwrap_or_else(|| search_domains(resolv_conf)));
+        driver.know_names(plan::given_names(spec));
+        if let Some(log) = net_log {
+            driver.log_refusals_to(log);
+        }
         if let Some(capture) = capture {
             driver.capture(capture);
         }
@@ -264,6 +269,10 @@ fn answer(driver: &mut Driver, request: Request) -> Answer {
                 next,
             }
         }
+        Request::NetRules => Answer::Rules(driver.rules()),
+        Request::NetRulesAdd(action, texts) => changed(driver.add_rules(action, &texts)),
+        Request::NetRulesRemove(action, texts) => changed(driver.remove_rules(action, &texts)),
+        Request::NetDefault(action) => Answer::Rules(driver.set_default(action)),
         Request::NetStats => {
             let counter = |figure: net::Figure| Counter {
                 name: figure.name.to_owned(),
@@ -274,6 +283,10 @@ fn answer(driver: &mut Driver, request: Request) -> Answer {
             Answer::Stats(driver.figures().into_iter().map(counter).collect())
         }
     }
+}
+
+fn changed(rules: Result<EgressRules, String>) -> Answer {
+    rules.map_or_else(Answer::Error, Answer::Rules)
 }
 
 fn ports(driver: &Driver) -> Vec<Port> {

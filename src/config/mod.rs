@@ -3,6 +3,7 @@
 //! Everything here is plain data. Nothing has been opened, created or changed
 //! when a [`RunSpec`] exists, but everything that can be checked has been.
 
+mod egress;
 mod publish;
 mod resolv_conf;
 
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+pub use egress::{Action, EgressRules, Rules, rule};
 pub use publish::{Publish, Transport};
 pub use resolv_conf::{NameServer, nameservers, search_domains};
 
@@ -72,17 +74,19 @@ pub struct RunSpec {
     /// `--name`; `None` is our process id.
     pub name: Option<String>,
     /// `--pcap`; only with a network of our own.
-    pub pcap: Option<Pcap>,
+    pub pcap: Option<LogFile>,
+    /// `--net-log`; only with a network of our own.
+    pub net_log: Option<LogFile>,
 }
 
-/// `--pcap FILE[,size=BYTES][,files=N]`: a capture of the link.
+/// `FILE[,size=BYTES][,files=N]` of `--pcap` and `--net-log`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Pcap {
+pub struct LogFile {
     /// The file; older ones are `FILE.1`, `FILE.2` and so on.
     pub path: PathBuf,
     /// Most bytes of one file.
     pub size: u64,
-    /// Most files; with one the capture ends when it is full.
+    /// Most files; with one, nothing more is written when it is full.
     pub files: u32,
 }
 
@@ -258,6 +262,9 @@ pub struct BuiltinNetwork {
     pub allow_host_addresses: bool,
     /// 169.254.0.0/16 (cloud metadata) is reachable.
     pub allow_link_local: bool,
+    /// `--net-allow`, `--net-deny` and `--net-default`.
+    #[serde(serialize_with = "egress::serialize")]
+    pub rules: Rules,
     /// Most flows at once, all protocols; `None` follows RLIMIT_NOFILE.
     pub max_flows: Option<usize>,
     /// Most time to look for events before sleeping; zero: none.
@@ -280,6 +287,7 @@ impl Default for BuiltinNetwork {
             allow_host_loopback: false,
             allow_host_addresses: false,
             allow_link_local: false,
+            rules: Rules::default(),
             max_flows: None,
             busy_poll: Duration::from_micros(64),
         }

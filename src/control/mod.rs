@@ -18,7 +18,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Publish, Transport};
+use crate::config::{Action, EgressRules, Publish, Transport};
 
 pub use client::ask;
 pub use server::Server;
@@ -45,6 +45,14 @@ pub enum Request {
     ),
     /// Its counters.
     NetStats,
+    /// The rules about what it reaches.
+    NetRules,
+    /// Add these rules; all or none.
+    NetRulesAdd(Action, Vec<String>),
+    /// Take these rules back; all or none.
+    NetRulesRemove(Action, Vec<String>),
+    /// Set what is done where no rule says anything.
+    NetDefault(Action),
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -69,6 +77,8 @@ pub enum Answer {
     },
     /// To [`Request::NetStats`].
     Stats(Vec<Counter>),
+    /// To [`Request::NetRules`], and what they are after a change.
+    Rules(EgressRules),
     /// It could not be done; nothing has changed.
     Error(String),
 }

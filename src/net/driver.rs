@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
+mod egress;
 mod inbound;
 mod insight;
 
@@ -26,7 +27,7 @@ use super::outbound::Outbounds;
 use super::pcap::Capture;
 use super::publish::{self, Published};
 use super::sockets::{FlowSocket, HostSide, failure, read_echo};
-use crate::config::BuiltinNetwork;
+use crate::config::{BuiltinNetwork, Rules};
 use crate::error::Error;
 use crate::sys::heap;
 use crate::sys::udp::{self, Inbox, RECEIVE_BATCH};
@@ -138,6 +139,7 @@ impl Driver {
                 allow_host_loopback: network.allow_host_loopback,
                 allow_host_addresses: network.allow_host_addresses,
                 allow_link_local: network.allow_link_local,
+                rules: network.rules.clone(),
             },
             resolvers,
             names: Vec::new(),
@@ -148,16 +150,13 @@ impl Driver {
             seed: u64::from_ne_bytes(seed),
         };
         tracing::debug!(?link_config, "network is up");
+        let outbounds = Outbounds::new(network);
+        let mut host = HostSide::new(link, registry, first_token + 3, local, outbounds);
+        host.audit.set_strict(network.rules != Rules::default());
         Ok(Self {
             stack: Stack::new(config),
             vnet_header: link_config.vnet_header,
-            host: HostSide::new(
-                link,
-                registry,
-                first_token + 3,
-                local,
-                Outbounds::new(network),
-            ),
+            host,
             began,
             now: netstack::Instant::ZERO,
             link_token,
@@ -440,6 +439,7 @@ impl Driver {
         if let Some(capture) = &mut self.host.capture {
             capture.flush();
         }
+        self.host.audit.turn();
         Ok(())
     }
 }

@@ -14,9 +14,11 @@
 //! ```
 
 mod alarm;
+mod audit;
 mod busy_poll;
 mod datagrams;
 mod driver;
+mod files;
 mod ipv6;
 mod link;
 mod local;
@@ -31,6 +33,7 @@ mod sockets;
 #[cfg(test)]
 mod tests;
 
+pub use audit::NetLog;
 pub use driver::{Driver, Figure};
 pub use ipv6::choose as choose_ipv6;
 pub use link::{Link, probe_tap};

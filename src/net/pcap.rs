@@ -10,22 +10,16 @@
 //! A file that is full becomes `FILE.1`, that one `FILE.2` and so on; beyond the
 //! number of files the oldest goes. With one file the capture ends when it is full.
 //! An error ends the capture, never the network.
-//!
-//! Files are made anew below a directory that is opened once, and nothing is
-//! followed or written over: who may write to that directory can neither have
-//! another file written to nor read along.
 
-use std::ffi::{OsStr, OsString};
 use std::io::{self, IoSlice};
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use netstack::VNET_HEADER_LEN;
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::config::Pcap;
+use super::files::Files;
+use crate::config::LogFile;
 use crate::error::Error;
 
 /// Magic number of a file with nanoseconds.
@@ -52,21 +46,12 @@ pub struct Capture {
     skip: usize,
 }
 
-/// The files of a capture.
-#[derive(Debug)]
-struct Files {
-    directory: OwnedFd,
-    name: OsString,
-    size: u64,
-    count: u32,
-}
-
 impl Capture {
     /// Makes the file.
     ///
     /// # Errors
     /// It cannot be made, or something that is no file has its name.
-    pub fn create(pcap: &Pcap) -> Result<Self, Error> {
+    pub fn create(pcap: &LogFile) -> Result<Self, Error> {
         let failed = |source: io::Error| Error::Path {
             option: "--pcap",
             path: pcap.path.clone(),
@@ -99,7 +84,7 @@ impl Capture {
         let whole: usize = parts.iter().map(|part| part.len()).sum();
         let length = whole.saturating_sub(self.skip);
         let record = RECORD_HEADER_LEN + length;
-        if self.length + record as u64 > self.files.size
+        if self.length + record as u64 > self.files.size()
             && let Err(error) = self.next_file()
         {
             return self.fail(&error);
@@ -158,8 +143,8 @@ impl Capture {
     fn next_file(&mut self) -> io::Result<()> {
         self.write()?;
         self.file = None;
-        if self.files.count == 1 {
-            tracing::info!("{:?} is full: the capture has ended", self.files.name);
+        if self.files.is_one() {
+            tracing::info!("{:?} is full: the capture has ended", self.files.name());
             return Ok(());
         }
         self.files.shift()?;
@@ -183,7 +168,7 @@ impl Capture {
     fn fail(&mut self, error: &io::Error) {
         tracing::warn!(
             "--pcap: {:?}: {error}: the capture has ended",
-            self.files.name
+            self.files.name()
         );
         self.file = None;
         self.buffer = Vec::new();
@@ -196,92 +181,16 @@ impl Drop for Capture {
     }
 }
 
-impl Files {
-    fn new(pcap: &Pcap) -> io::Result<Self> {
-        let name = pcap
-            .path
-            .file_name()
-            .ok_or(io::ErrorKind::IsADirectory)?
-            .to_owned();
-        let directory = match pcap.path.parent() {
-            None => Path::new("."),
-            Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
-            Some(parent) => parent,
-        };
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self {
-            directory: rustix::fs::openat(CWD, directory, flags, Mode::empty())?,
-            name,
-            size: pcap.size,
-            count: pcap.files,
-        })
-    }
-
-    /// Makes the file, in place of one that there may be.
-    fn create(&self) -> io::Result<OwnedFd> {
-        let flags =
-            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let create = || {
-            rustix::fs::openat(
-                &self.directory,
-                &self.name,
-                flags,
-                Mode::from_raw_mode(0o600),
-            )
-        };
-        match create() {
-            Err(Errno::EXIST) => {
-                self.remove(&self.name)?;
-                Ok(create()?)
-            }
-            created => Ok(created?),
-        }
-    }
-
-    /// Removes a file, and nothing else.
-    fn remove(&self, name: &OsStr) -> io::Result<()> {
-        let stat = rustix::fs::statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Err(io::Error::new(
-                io::ErrorKind::AlreadyExists,
-                "it exists and is not a file",
-            ));
-        }
-        rustix::fs::unlinkat(&self.directory, name, AtFlags::empty())?;
-        Ok(())
-    }
-
-    /// Gives each file the name of the next older one; the oldest is written over.
-    fn shift(&self) -> io::Result<()> {
-        for age in (1..self.count).rev() {
-            let from = self.name(age - 1);
-            match rustix::fs::renameat(&self.directory, &from, &self.directory, self.name(age)) {
-                Ok(()) | Err(Errno::NOENT) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
-    }
-
-    fn name(&self, age: u32) -> OsString {
-        let mut name = self.name.clone();
-        if age > 0 {
-            name.push(format!(".{age}"));
-        }
-        name
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-    use std::path::PathBuf;
+    use std::path::{Path, PathBuf};
 
     use super::*;
 
-    fn pcap(path: PathBuf, size: u64, files: u32) -> Pcap {
-        Pcap { path, size, files }
+    fn pcap(path: PathBuf, size: u64, files: u32) -> LogFile {
+        LogFile { path, size, files }
     }
 
     /// The frames of a file.

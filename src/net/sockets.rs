@@ -11,16 +11,17 @@
 
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
-use netstack::{Close, Failure, FlowId, Host, HostError, Io, IpFields};
+use netstack::{Close, Failure, FlowId, Host, HostError, Io, IpFields, Refusal};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, sockopt};
 use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
 
+use super::audit::Audit;
 use super::datagrams::Datagrams;
 use super::link::Sender;
 use super::local::LocalAddresses;
@@ -70,6 +71,8 @@ pub(crate) struct HostSide {
     outbounds: Outbounds,
     failures: Vec<(FlowId, SocketAddr, Failure)>,
     echo_refused: bool,
+    /// Tells what the policy has refused.
+    pub(crate) audit: Audit,
     /// `--pcap`.
     pub(crate) capture: Option<Capture>,
     /// Frames that the link did not take.
@@ -97,6 +100,7 @@ impl HostSide {
             outbounds,
             failures: Vec::new(),
             echo_refused: false,
+            audit: Audit::default(),
             capture: None,
             frames_lost: 0,
             frames_missed: 0,
@@ -263,6 +267,10 @@ impl Host for HostSide {
 
     fn resolvers(&mut self) -> Option<Vec<SocketAddr>> {
         self.resolvers.changed()
+    }
+
+    fn refused(&mut self, refusal: &Refusal<'_>) {
+        self.audit.add(refusal);
     }
 
     fn tcp_connect(&mut self, flow: FlowId, to: SocketAddr) -> Result<(), HostError> {

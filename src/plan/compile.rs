@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use super::etc_files::EtcFiles;
 use super::step::{ExecStep, LinkStep, MountFlags, Plan, Step};
-use crate::config::{BuiltinNetwork, IdMapEntry, LinkChoice, MountKind, Network, RunSpec};
+use crate::config::{
+    BuiltinNetwork, EgressRules, IdMapEntry, LinkChoice, MountKind, Network, Rules, RunSpec,
+};
 
 /// What podman hides, and `/proc/asound`, which it only makes read-only.
 const MASKED: [&str; 14] = [
@@ -145,6 +147,7 @@ pub fn compile(
     })));
     Plan {
         publish: spec.publish.clone(),
+        egress: egress(spec),
         namespaces: spec.namespaces,
         uid_map,
         gid_map,
@@ -158,6 +161,16 @@ fn link(network: &BuiltinNetwork) -> LinkStep {
         (LinkChoice::Veth, _) => LinkStep::Veth,
         (LinkChoice::Auto, None) => LinkStep::TapOrVeth,
         (LinkChoice::Auto, Some(why)) => LinkStep::NoTap(why.clone()),
+    }
+}
+
+/// The rules about what the container reaches, if there are any.
+fn egress(spec: &RunSpec) -> Option<EgressRules> {
+    match &spec.network {
+        Network::Builtin(network) if network.rules != Rules::default() => {
+            Some(EgressRules::from(&network.rules))
+        }
+        _ => None,
     }
 }
 

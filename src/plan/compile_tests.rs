@@ -39,6 +39,7 @@ fn spec() -> RunSpec {
         dns_options: None,
         add_host: Vec::new(),
         pcap: None,
+        net_log: None,
         publish: Vec::new(),
         name: None,
     }

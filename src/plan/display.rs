@@ -3,7 +3,9 @@
 use std::fmt::{self, Display, Formatter};
 
 use super::step::{ExecStep, FileKind, LinkStep, MountFlags, Plan, Step};
-use crate::config::{IdMapEntry, NameOrId, Namespaces, Publish, SeccompProfile};
+use crate::config::{
+    Action, EgressRules, IdMapEntry, NameOrId, Namespaces, Publish, SeccompProfile,
+};
 use crate::security::caps;
 
 impl Display for Plan {
@@ -14,6 +16,22 @@ impl Display for Plan {
         };
         for publish in &self.publish {
             line(f, &format_args!("listen for {}", Listen(publish)))?;
+        }
+        if let Some(EgressRules {
+            default,
+            allow,
+            deny,
+        }) = &self.egress
+        {
+            for (action, rules) in [(Action::Deny, deny), (Action::Allow, allow)] {
+                for rule in rules {
+                    line(
+                        f,
+                        &format_args!("{action} the container's traffic to {rule}"),
+                    )?;
+                }
+            }
+            line(f, &format_args!("{default} its traffic to all else"))?;
         }
         let names = Names(&self.namespaces);
         line(f, &format_args!("clone into new namespaces: {names}"))?;

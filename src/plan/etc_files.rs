@@ -74,6 +74,14 @@ pub fn own_names(spec: &RunSpec) -> Vec<(String, Vec<IpAddr>)> {
         .collect()
 }
 
+/// The names of `--add-host`, each with an address.
+pub fn given_names(spec: &RunSpec) -> Vec<(String, Vec<IpAddr>)> {
+    let given = spec.add_host.iter();
+    given
+        .map(|(name, address)| (name.clone(), vec![*address]))
+        .collect()
+}
+
 /// A resolv.conf(5) with these name servers, this search list and these options;
 /// without the latter, the `search`, `domain` and `options` lines of `host`.
 fn resolv_conf(

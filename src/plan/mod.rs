@@ -9,5 +9,5 @@ mod etc_files;
 mod step;
 
 pub use compile::{RootSource, compile};
-pub use etc_files::{EtcFiles, own_names};
+pub use etc_files::{EtcFiles, given_names, own_names};
 pub use step::{ExecStep, FileKind, LinkStep, MountFlags, Plan, Step};

@@ -5,13 +5,15 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::config::{IdMapEntry, Namespaces, Publish, SeccompProfile, UserSpec};
+use crate::config::{EgressRules, IdMapEntry, Namespaces, Publish, SeccompProfile, UserSpec};
 
 /// Everything that a run will do, in order.
 #[derive(Debug, Clone, Serialize)]
 pub struct Plan {
     /// Ports of the host to listen on, before anything else.
     pub publish: Vec<Publish>,
+    /// What the container may reach, if there are rules about it.
+    pub egress: Option<EgressRules>,
     /// The namespaces that clone3(2) makes.
     pub namespaces: Namespaces,
     /// How ids are mapped; written by the parent right after the clone.

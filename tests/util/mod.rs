@@ -8,6 +8,7 @@
 //! * `pty`: a terminal for `-t`.
 //! * `traces`: what a run has left behind.
 //! * `whoami`: a server that tells clients their address.
+//! * `zone`: a name server with names of the test's own.
 //! * `who`: as whom a test runs, and what that user can do.
 
 macro_rules! need {
@@ -70,6 +71,7 @@ pub(crate) mod service;
 pub(crate) mod traces;
 pub(crate) mod who;
 pub(crate) mod whoami;
+pub(crate) mod zone;
 
 use std::io::Write;
 use std::path::Path;

@@ -4,8 +4,10 @@
 //! Nothing is decoded for its own sake: a question section is compared as it is, but
 //! for the case of letters.
 
+use crate::policy::Name;
+
 /// Bytes of a header.
-const HEADER_LEN: usize = 12;
+pub(super) const HEADER_LEN: usize = 12;
 /// Bytes of a question behind its name: type and class.
 const QUESTION_TAIL: usize = 4;
 /// Bytes of a record behind its name, without its data.
@@ -17,16 +19,20 @@ const MAX_PLAIN: usize = 512;
 /// Bytes of an answer of ours that EDNS allows: no fragments on any link.
 const EDNS_PAYLOAD: u16 = 1232;
 
-const QR: u8 = 0x80;
-const OPCODE: u8 = 0x78;
+pub(super) const QR: u8 = 0x80;
+pub(super) const OPCODE: u8 = 0x78;
 const AA: u8 = 0x04;
+const TC: u8 = 0x02;
 const RD: u8 = 0x01;
 const RA: u8 = 0x80;
 const CD: u8 = 0x10;
-const RCODE: u8 = 0x0f;
+pub(super) const RCODE: u8 = 0x0f;
 
 pub(super) const CLASS_IN: u16 = 1;
 const TYPE_OPT: u16 = 41;
+/// An option of EDNS, and one of its codes (RFC 8914).
+const EXTENDED_ERROR: u16 = 15;
+const BLOCKED: u16 = 15;
 /// The upper bits of BADVERS (RFC 6891, 9).
 const BAD_VERSION: u8 = 1;
 const DNSSEC_OK: u8 = 0x80;
@@ -39,16 +45,28 @@ const QUESTION_NAME: [u8; 2] = [0xc0, 12];
 pub(super) mod rcode {
     pub(in crate::dns) const NO_ERROR: u8 = 0;
     pub(in crate::dns) const SERVFAIL: u8 = 2;
+    pub(in crate::dns) const NXDOMAIN: u8 = 3;
     pub(in crate::dns) const NOTIMP: u8 = 4;
     pub(in crate::dns) const REFUSED: u8 = 5;
 }
 
 /// A query that can be forwarded.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Query<'a> {
+pub(crate) struct Query<'a> {
     whole: &'a [u8],
     /// Where the question section ends.
     end: usize,
+}
+
+/// Where the OPT record of a query is.
+#[derive(Debug, Clone, Copy)]
+struct Opt {
+    /// Where it goes on behind its name.
+    tail: usize,
+    /// Bytes of options.
+    options: usize,
+    /// Nothing is behind it.
+    is_last: bool,
 }
 
 /// What the OPT record of a query says.
@@ -62,7 +80,7 @@ struct Edns {
 impl<'a> Query<'a> {
     /// `None`: not a query, or one without a question, by which its answer could not
     /// be told.
-    pub(super) fn parse(whole: &'a [u8]) -> Option<Self> {
+    pub(crate) fn parse(whole: &'a [u8]) -> Option<Self> {
         let flags = *whole.get(2)?;
         let questions = u16_at(whole, 4)?;
         if whole.len() < HEADER_LEN || flags & QR != 0 || questions == 0 {
@@ -75,7 +93,7 @@ impl<'a> Query<'a> {
         (end <= whole.len()).then_some(Self { whole, end })
     }
 
-    pub(super) fn whole(&self) -> &'a [u8] {
+    pub(crate) fn whole(&self) -> &'a [u8] {
         self.whole
     }
 
@@ -113,20 +131,80 @@ impl<'a> Query<'a> {
         (u16_at(self.whole, 4)? == 1).then_some((name, kind, class))
     }
 
+    /// The name that it asks for, if that is all that it says: an ordinary query with
+    /// one question of the Internet, and no records but that of EDNS.
+    pub(crate) fn plain_name(&self) -> Option<Name> {
+        let (name, _, class) = self.question()?;
+        let counts = [6, 8, 10].map(|at| u16_at(self.whole, at));
+        let additional = match counts {
+            [Some(0), Some(0), Some(0)] => self.end == self.whole.len(),
+            [Some(0), Some(0), Some(1)] => self.opt().is_some_and(|opt| opt.is_last),
+            _ => false,
+        };
+        if !self.is_standard() || class != CLASS_IN || !additional {
+            return None;
+        }
+        let (read, end) = Name::read(self.whole, HEADER_LEN)?;
+        (end - HEADER_LEN == name.len() && read.wire().len() == name.len()).then_some(read)
+    }
+
+    /// The same without the options of EDNS, if it has any: they may say anything, and
+    /// some resolvers pass them on.
+    pub(crate) fn without_options(&self) -> Option<Vec<u8>> {
+        let opt = self.opt()?;
+        if !opt.is_last || opt.options == 0 {
+            return None;
+        }
+        let mut message = self.whole.get(..opt.tail + RECORD_TAIL)?.to_vec();
+        message.get_mut(opt.tail + 8..)?.fill(0);
+        Some(message)
+    }
+
     fn edns(&self) -> Option<Edns> {
+        let tail = self.opt()?.tail;
+        Some(Edns {
+            version: *self.whole.get(tail + 5)?,
+            dnssec_ok: self.whole.get(tail + 6)? & DNSSEC_OK != 0,
+        })
+    }
+
+    /// The OPT record.
+    fn opt(&self) -> Option<Opt> {
         let records = [6, 8, 10].map(|at| u16_at(self.whole, at).unwrap_or(0));
         let mut at = self.end;
         for _ in 0..records.into_iter().map(u32::from).sum() {
             let tail = skip_name(self.whole, at)?;
             if u16_at(self.whole, tail)? == TYPE_OPT && tail == at + 1 {
-                return Some(Edns {
-                    version: *self.whole.get(tail + 5)?,
-                    dnssec_ok: self.whole.get(tail + 6)? & DNSSEC_OK != 0,
+                let options = usize::from(u16_at(self.whole, tail + 8)?);
+                return Some(Opt {
+                    tail,
+                    options,
+                    is_last: tail + RECORD_TAIL + options == self.whole.len(),
                 });
             }
             at = tail + RECORD_TAIL + usize::from(u16_at(self.whole, tail + 8)?);
         }
         None
+    }
+
+    /// An answer that says that the policy knows no such name: NXDOMAIN, for many
+    /// clients take no other refusal for an answer and wait; EDNS has the reason.
+    pub(crate) fn no_such_name(&self) -> Vec<u8> {
+        let mut message = self.answer(false, rcode::NXDOMAIN, []);
+        if self.edns().is_some_and(|edns| edns.version == 0)
+            && let Some(length) = message.len().checked_sub(2)
+        {
+            let option = extended_error();
+            message.truncate(length);
+            message.extend(u16::try_from(option.len()).unwrap_or(0).to_be_bytes());
+            message.extend(option);
+        }
+        message
+    }
+
+    /// An answer that says that the policy passes no such query.
+    pub(crate) fn refusal(&self) -> Vec<u8> {
+        self.answer(false, rcode::REFUSED, [])
     }
 
     /// An answer of our own: `code`, and `records` of the name that was asked for, each
@@ -184,6 +262,34 @@ impl Edns {
         record[7] = if self.dnssec_ok { DNSSEC_OK } else { 0 };
         record
     }
+}
+
+/// The option that says why (RFC 8914): 15 is "Blocked", by a policy of whoever runs
+/// the resolver.
+fn extended_error() -> Vec<u8> {
+    const TEXT: &[u8] = b"not allowed by --net-allow or --net-deny";
+    let mut option = EXTENDED_ERROR.to_be_bytes().to_vec();
+    option.extend(u16::try_from(2 + TEXT.len()).unwrap_or(0).to_be_bytes());
+    option.extend(BLOCKED.to_be_bytes());
+    option.extend(TEXT);
+    option
+}
+
+/// An answer without what it answers: there is no such name.
+pub(crate) fn emptied(answer: &[u8]) -> Vec<u8> {
+    let end = answer
+        .get(HEADER_LEN..)
+        .and_then(|_| Some(skip_name(answer, HEADER_LEN)? + QUESTION_TAIL));
+    let mut message = end
+        .and_then(|end| answer.get(..end))
+        .unwrap_or_default()
+        .to_vec();
+    if let Some([_, _, a, b, header @ ..]) = message.first_chunk_mut::<HEADER_LEN>() {
+        *a &= !(AA | TC);
+        *b = *b & (RA | CD) | rcode::NXDOMAIN;
+        header[2..].fill(0);
+    }
+    message
 }
 
 /// How an answer belongs to a query.
@@ -262,7 +368,7 @@ fn skip_name(message: &[u8], mut at: usize) -> Option<usize> {
     }
 }
 
-fn u16_at(message: &[u8], at: usize) -> Option<u16> {
+pub(super) fn u16_at(message: &[u8], at: usize) -> Option<u16> {
     let bytes = message.get(at..)?.first_chunk::<2>()?;
     Some(u16::from_be_bytes(*bytes))
 }

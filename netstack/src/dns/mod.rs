@@ -1,5 +1,6 @@
 //! The DNS forwarder over UDP (RFC 1035; RFC 5452 on what an answer is told by).
-//! Over TCP it is a connection like any other: `tcp_open`.
+//! Over TCP it is a connection like any other (`tcp_open`), with a [`Gate`] where there
+//! are rules.
 //!
 //! # Theory of operation
 //!
@@ -32,6 +33,11 @@
 //!   something. Each repetition takes these to one server more.
 //! - **The servers may change** ([`Host::resolvers`]) at any time. Open queries go
 //!   on with the servers that they began with; a repetition starts over with the new.
+//! - **The policy** judges each query by its name, unless there are no rules
+//!   ([`crate::policy`]). One that is refused is answered NXDOMAIN, with the reason as
+//!   an extended error (RFC 8914); one that is not plain, REFUSED. What is denied by
+//!   default loses the options of EDNS. Answers are looked at for addresses. Over TCP a
+//!   [`Gate`] does the same.
 //! - **Names of our own** ([`crate::Config::names`]) are answered here, with authority,
 //!   and so are their addresses (PTR). Nothing else ever is, but that there is no
 //!   server: SERVFAIL.
@@ -40,8 +46,10 @@
 //! query, and bytes in all ([`MAX_HELD`]).
 
 mod exchange;
+mod gate;
 mod message;
 mod names;
+mod records;
 #[cfg(test)]
 mod tests;
 
@@ -55,10 +63,14 @@ use smoltcp::wire::IpProtocol;
 use crate::flow::{Flow, FlowId, FlowKey};
 use crate::host::{Host, IpFields};
 use crate::icmp::{Problem, Unreachable, udp_header};
+use crate::policy::QueryVerdict;
 use crate::stack::Stack;
 use exchange::{Accepted, Exchange, Sides};
-use message::{Answer, Query, rcode};
+pub(crate) use gate::Gate;
+pub(crate) use message::Query;
+use message::{Answer, emptied, rcode};
 use names::Names;
+pub(crate) use records::{Told, told};
 
 /// Bytes that all open queries may hold together.
 const MAX_HELD: usize = 64 << 20;
@@ -68,6 +80,8 @@ const MAX_HELD: usize = 64 << 20;
 pub(crate) struct Forwarder {
     servers: Arc<[SocketAddr]>,
     names: Names,
+    /// Counts connections that are looked into.
+    pub(crate) gates: Arc<()>,
     /// Bytes that open queries may come to hold.
     held: usize,
 }
@@ -77,6 +91,7 @@ impl Forwarder {
         let mut forwarder = Self {
             servers: Arc::default(),
             names: Names::new(names),
+            gates: Arc::default(),
             held: 0,
         };
         forwarder.set_servers(servers);
@@ -91,6 +106,10 @@ impl Forwarder {
         if *servers != *self.servers {
             self.servers = servers.into();
         }
+    }
+
+    pub(crate) fn set_names(&mut self, names: &[(String, Vec<IpAddr>)]) {
+        self.names = Names::new(names);
     }
 
     pub(crate) fn servers(&self) -> &[SocketAddr] {
@@ -108,6 +127,7 @@ pub(crate) struct DnsFlow {
 
 /// A flow's ways to its client and to the servers.
 struct FlowSides<'a, H> {
+    now: Instant,
     stack: &'a mut Stack,
     host: &'a mut H,
     id: FlowId,
@@ -129,6 +149,11 @@ impl<H: Host> Sides for FlowSides<'_, H> {
     }
 
     fn answer(&mut self, message: &[u8]) {
+        let key = (self.client, self.forwarder);
+        let egress = &mut self.stack.egress;
+        let emptied =
+            (!egress.answered(self.now, message, key, self.host)).then(|| emptied(message));
+        let message = emptied.as_deref().unwrap_or(message);
         self.stack
             .udp_deliver(self.forwarder, self.client, message, 0, self.host);
     }
@@ -166,6 +191,20 @@ impl Stack {
         if let Some(answer) = own.or_else(|| servers.is_empty().then(unknown)) {
             return self.udp_deliver(forwarder, key.container, &answer, 0, host);
         }
+        let verdict = self
+            .egress
+            .judge_query(&query, (key.container, forwarder), host);
+        let refusal = match verdict {
+            QueryVerdict::Pass => None,
+            QueryVerdict::NoName => Some(query.no_such_name()),
+            QueryVerdict::Refuse => Some(query.refusal()),
+        };
+        if let Some(answer) = refusal {
+            self.stats.denied += 1;
+            return self.udp_deliver(forwarder, key.container, &answer, 0, host);
+        }
+        let bare = self.egress.without_options(&query);
+        let query = bare.as_deref().and_then(Query::parse).unwrap_or(query);
         let flow = self
             .flows
             .find(&key)
@@ -176,7 +215,7 @@ impl Stack {
             return self.dns_problem(key.container, forwarder, problem, host);
         };
         let room = MAX_HELD.saturating_sub(self.forwarder.held);
-        let accepted = self.dns_exchange(id, host, |exchange, sides| {
+        let accepted = self.dns_exchange(now, id, host, |exchange, sides| {
             exchange.query(now, &query, &servers, room, sides)
         });
         if accepted == Some(Accepted::OverLimit) {
@@ -194,7 +233,7 @@ impl Stack {
         host: &mut H,
     ) {
         let counts = Answer::parse(message).is_some_and(|answer| {
-            let answered = self.dns_exchange(id, host, |exchange, sides| {
+            let answered = self.dns_exchange(now, id, host, |exchange, sides| {
                 exchange.answer(now, from, &answer, sides)
             });
             answered == Some(true)
@@ -213,20 +252,21 @@ impl Stack {
         problem: Option<Problem>,
         host: &mut H,
     ) {
-        self.dns_exchange(id, host, |exchange, sides| {
+        self.dns_exchange(now, id, host, |exchange, sides| {
             exchange.failed(now, server, problem, sides);
         });
     }
 
     /// A deadline of the flow has passed.
     pub(crate) fn dns_due<H: Host>(&mut self, now: Instant, id: FlowId, host: &mut H) {
-        self.dns_exchange(id, host, |exchange, sides| exchange.due(now, sides));
+        self.dns_exchange(now, id, host, |exchange, sides| exchange.due(now, sides));
     }
 
     /// Does something to the flow's exchange; the flow ends when that has come to
     /// its end.
     fn dns_exchange<H: Host, R>(
         &mut self,
+        now: Instant,
         id: FlowId,
         host: &mut H,
         act: impl FnOnce(&mut Exchange, &mut FlowSides<'_, H>) -> R,
@@ -236,6 +276,7 @@ impl Stack {
         let mut exchange = std::mem::take(&mut flow.exchange);
         let before = exchange.size();
         let mut sides = FlowSides {
+            now,
             stack: self,
             host,
             id,

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use super::message::{CLASS_IN, MAX_NAME, Query, rcode};
+use super::message::{CLASS_IN, Query, rcode};
+use crate::policy::Name;
 
 const TYPE_A: u16 = 1;
 const TYPE_PTR: u16 = 12;
@@ -53,11 +54,13 @@ impl Names {
     pub(super) fn new(names: &[(String, Vec<IpAddr>)]) -> Self {
         let mut known = HashMap::new();
         for (name, addresses) in names {
-            let Some(wire) = wire(name) else { continue };
+            let Some(wire) = Name::new(name).map(|name| name.wire().to_vec()) else {
+                continue;
+            };
             for address in addresses {
-                if let Some(reverse) = self::wire(&reverse(*address)) {
+                if let Some(reverse) = Name::new(&reverse(*address)) {
                     known
-                        .entry(reverse)
+                        .entry(reverse.wire().to_vec())
                         .or_insert_with(|| Known::Name(wire.clone()));
                 }
             }
@@ -92,20 +95,6 @@ impl Names {
             }
         })
     }
-}
-
-/// A name as it is in a message, in lower case.
-fn wire(name: &str) -> Option<Vec<u8>> {
-    let mut wire = Vec::with_capacity(name.len() + 2);
-    for label in name.split('.') {
-        let length = u8::try_from(label.len())
-            .ok()
-            .filter(|length| (1..64).contains(length))?;
-        wire.push(length);
-        wire.extend_from_slice(label.to_ascii_lowercase().as_bytes());
-    }
-    wire.push(0);
-    (wire.len() <= MAX_NAME).then_some(wire)
 }
 
 /// The name under which an address is looked up (RFC 1035, 3.5; RFC 3596, 2.5).

@@ -131,6 +131,23 @@ impl FlowTable {
             })
     }
 
+    /// All flows that the container has begun, but for queries of the DNS forwarder.
+    pub(crate) fn begun_inside(&self) -> impl Iterator<Item = (FlowId, FlowKey)> {
+        self.entries.iter().filter_map(|(index, entry)| {
+            let inside = match &entry.flow {
+                Flow::Tcp(flow) => flow.begun_inside(),
+                Flow::Udp(flow) => flow.begun_inside(),
+                Flow::Echo(_) => true,
+                Flow::UdpMapping(_) | Flow::Dns(_) => false,
+            };
+            let id = FlowId {
+                index: u32::try_from(index).ok()?,
+                generation: entry.generation,
+            };
+            inside.then_some((id, entry.key))
+        })
+    }
+
     /// What there is to tell about up to `most` connections and datagram flows, from
     /// place `from` on; and the place to go on at.
     pub(crate) fn infos(

@@ -66,6 +66,7 @@ pub(crate) use rings::Rings;
 use segment::{Segment, SynOptions, refuse, without_payload};
 use seq::Seq;
 
+use crate::dns::Gate;
 use crate::flow::{Flow, FlowId, FlowInfo, FlowKey, Protocol};
 use crate::host::{Close, Host, HostError, Io, Readiness};
 use crate::icmp::{Problem, Unreachable};
@@ -128,9 +129,11 @@ impl TcpFlow {
     }
 
     fn invited(invitation: Invitation, now: Instant) -> Self {
+        let mut relay = Relay::new(None, now);
+        relay.inbound = true;
         Self {
             phase: Phase::Inviting(invitation),
-            relay: Relay::new(None, now),
+            relay,
         }
     }
 
@@ -160,6 +163,10 @@ impl TcpFlow {
             bytes_up: self.relay.bytes_up,
             bytes_down: self.relay.bytes_down,
         })
+    }
+
+    pub(crate) fn begun_inside(&self) -> bool {
+        !self.relay.inbound
     }
 
     /// Both sides stand, and the host has not been told the container's end of stream.
@@ -217,6 +224,7 @@ impl Stack {
         if let Phase::Open(endpoint) = phase
             && relay.host_writable
             && !relay.draining
+            && relay.gate.is_none()
             && endpoint.is_next(now, segment, bursts.len(id))
         {
             relay.last_heard = now;
@@ -296,11 +304,10 @@ impl Stack {
         segment: &Segment<'_>,
         host: &mut H,
     ) {
-        let Some(remote) = key.remote else { return };
         if packet.hop_limit <= 1 {
             return self.problem(packet.whole, Problem::HopLimit, None, host);
         }
-        let (target, resolver) = match self.judge(Protocol::Tcp, remote, host) {
+        let (target, resolver) = match self.judge(now, &key, host) {
             Verdict::Host(target) => (target, None),
             Verdict::Dns => {
                 self.look_for_resolvers(host);
@@ -323,10 +330,15 @@ impl Stack {
             self.stats.dropped += 1;
             return;
         };
-        let Some(id) = self
-            .flows
-            .insert(key, Flow::Tcp(Box::new(TcpFlow::new(syn, resolver, now))))
-        else {
+        let mut flow = TcpFlow::new(syn, resolver, now);
+        if resolver.is_some() && self.egress.watches_names() {
+            let Some(gate) = self.gate(&key) else {
+                self.stats.over_limit += 1;
+                return refuse(&mut self.link, host, &key, segment);
+            };
+            flow.relay.gate = Some(Box::new(gate));
+        }
+        let Some(id) = self.flows.insert(key, Flow::Tcp(Box::new(flow))) else {
             self.stats.over_limit += 1;
             return refuse(&mut self.link, host, &key, segment);
         };
@@ -340,6 +352,11 @@ impl Stack {
         if let Err(error) = host.tcp_connect(id, target) {
             self.tcp_connect_failed(id, error, host);
         }
+    }
+
+    /// What looks at the messages of a connection to the DNS forwarder.
+    fn gate(&self, key: &FlowKey) -> Option<Gate> {
+        Gate::new(&self.forwarder.gates, key.container, key.remote?)
     }
 
     /// A resolver is slow to accept: the next one is tried in its place. The flow goes
@@ -475,14 +492,28 @@ impl Stack {
         let Phase::Open(endpoint) = phase else {
             return;
         };
+        let mut gate = relay.gate.take();
+        if let Some(gate) = gate.as_mut().filter(|gate| !gate.is_flushed()) {
+            match gate.flush(id, host) {
+                Io::Done(_) => {}
+                Io::WouldBlock => relay.host_writable = false,
+                Io::Closed | Io::Failed(_) => relay.host_failed = true,
+            }
+        }
         while relay.host_writable && !relay.host_failed && endpoint.to_host() > 0 {
             let io = endpoint.drain(|data| {
-                let io = host.tcp_send(id, &[IoSlice::new(data)]);
+                let io = match &mut gate {
+                    Some(gate) => gate.send(data, id, &self.egress, host),
+                    None => host.tcp_send(id, &[IoSlice::new(data)]),
+                };
                 let taken = match io {
                     Io::Done(n) => n.min(data.len()),
                     _ => 0,
                 };
-                relay.host_writable &= taken == data.len();
+                relay.host_writable &= match gate {
+                    Some(_) => io != Io::WouldBlock,
+                    None => taken == data.len(),
+                };
                 (taken, io)
             });
             match io {
@@ -498,6 +529,7 @@ impl Stack {
             && !relay.host_shut
             && endpoint.container_finished()
             && endpoint.to_host() == 0
+            && gate.as_ref().is_none_or(|gate| gate.is_flushed())
         {
             host.tcp_shutdown(id);
             relay.host_shut = true;
@@ -505,18 +537,24 @@ impl Stack {
 
         // What came before a reset is still to be read, and worth reading.
         relay.host_readable |= relay.host_failed;
+        relay.host_readable |= gate.as_ref().is_some_and(|gate| gate.has_answer());
         let mut budget = PUMP_BUDGET;
         let mut end = relay.host_failed;
         while relay.host_readable && !relay.host_finished && budget > 0 && endpoint.can_fill() {
             let io = endpoint.fill(&mut self.rings, |space| {
                 let limit = space.len().min(budget);
-                let io = host.tcp_receive(id, &mut space[..limit]);
+                let io = match &mut gate {
+                    Some(gate) => {
+                        gate.receive(&mut space[..limit], now, id, &mut self.egress, host)
+                    }
+                    None => host.tcp_receive(id, &mut space[..limit]),
+                };
                 let put = match io {
                     Io::Done(n) => n.min(limit),
                     _ => 0,
                 };
                 // A short read empties the socket, unless its end of stream is still to be read.
-                if put < limit && !relay.host_read_closed {
+                if put < limit && !relay.host_read_closed && gate.is_none() {
                     relay.host_readable = false;
                 }
                 (put, io)
@@ -536,6 +574,7 @@ impl Stack {
                 }
             }
         }
+        relay.gate = gate;
         if relay.host_finished {
             endpoint.close();
         }

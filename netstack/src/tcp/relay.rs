@@ -7,12 +7,17 @@ use super::{
     ESTABLISHED_IDLE, FIN_UNACKNOWLEDGED, HALF_CLOSED_IDLE, PROBE_INTERVAL, RESOLVER_PATIENCE,
     SILENCE, UNACKNOWLEDGED,
 };
+use crate::dns::Gate;
 
 /// What is known of both sides.
 #[derive(Debug)]
 pub(super) struct Relay {
     /// The next resolver to try, for a connection to the DNS forwarder.
     pub(super) resolver: Option<u8>,
+    /// It began on the host's side.
+    pub(super) inbound: bool,
+    /// What looks at the messages of a connection to the DNS forwarder.
+    pub(super) gate: Option<Box<Gate>>,
     pub(super) host_readable: bool,
     pub(super) host_writable: bool,
     /// The host's end of stream is in the socket's queue, or short reads mean
@@ -46,6 +51,8 @@ impl Relay {
     pub(super) fn new(resolver: Option<u8>, now: Instant) -> Self {
         Self {
             resolver,
+            inbound: false,
+            gate: None,
             host_readable: false,
             host_writable: false,
             host_read_closed: false,

@@ -99,7 +99,11 @@ impl Driver {
                 "Frames of the container that were malformed or of no use.",
                 stats.dropped,
             ),
-            counter("denied_total", "Flows refused by policy.", stats.denied),
+            counter(
+                "denied_total",
+                "Flows and DNS queries refused by policy.",
+                stats.denied,
+            ),
             counter(
                 "over_limit_total",
                 "Flows refused because there were too many.",

@@ -1,4 +1,4 @@
-//! `--pcap`.
+//! The files of `--pcap` and `--net-log`.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -6,21 +6,37 @@ use std::path::PathBuf;
 
 use super::mounts::bytes;
 use super::{paths, shown, usage};
-use crate::config::{Network, Pcap};
+use crate::config::{LogFile, Network};
 use crate::error::Error;
 
 /// Two frames of any length fit into a file.
 const SIZE_LEAST: u64 = 128 << 10;
-const SIZE: u64 = 100 << 20;
+const PCAP_SIZE: u64 = 100 << 20;
+const NET_LOG_SIZE: u64 = 10 << 20;
 const FILES: u32 = 2;
 const FILES_MOST: u32 = 1000;
 
+/// `--pcap`.
+pub(super) fn pcap(given: &OsStr, network: &Network) -> Result<LogFile, Error> {
+    parse("--pcap", given, PCAP_SIZE, network)
+}
+
+/// `--net-log`.
+pub(super) fn net_log(given: &OsStr, network: &Network) -> Result<LogFile, Error> {
+    parse("--net-log", given, NET_LOG_SIZE, network)
+}
+
 /// `FILE[,size=BYTES][,files=N]`. A comma that no known key follows is part of the name.
-pub(super) fn parse(given: &OsStr, network: &Network) -> Result<Pcap, Error> {
+fn parse(
+    option: &'static str,
+    given: &OsStr,
+    usual_size: u64,
+    network: &Network,
+) -> Result<LogFile, Error> {
     if !matches!(network, Network::Builtin(_)) {
-        return Err(usage("--pcap is only for --net=builtin"));
+        return Err(usage(format!("{option} is only for --net=builtin")));
     }
-    let wrong = |why: String| usage(format!("--pcap {}: {why}", shown(given)));
+    let wrong = |why: String| usage(format!("{option} {}: {why}", shown(given)));
     let (mut path, mut size, mut files) = (given.as_bytes(), None, None);
     while let Some(comma) = path.iter().rposition(|byte| *byte == b',') {
         let (before, word) = (&path[..comma], &path[comma + 1..]);
@@ -49,13 +65,13 @@ pub(super) fn parse(given: &OsStr, network: &Network) -> Result<Pcap, Error> {
         path = before;
     }
     let path = OsStr::from_bytes(path);
-    paths::check_length("--pcap", path)?;
+    paths::check_length(option, path)?;
     if path.is_empty() {
         return Err(wrong("a file is needed".into()));
     }
-    Ok(Pcap {
+    Ok(LogFile {
         path: PathBuf::from(path),
-        size: size.unwrap_or(SIZE),
+        size: size.unwrap_or(usual_size),
         files: files.unwrap_or(FILES),
     })
 }
@@ -67,7 +83,7 @@ mod tests {
 
     fn parsed(text: &str) -> Result<(String, u64, u32), Error> {
         let network = Network::Builtin(BuiltinNetwork::default());
-        parse(OsStr::new(text), &network).map(|pcap| {
+        pcap(OsStr::new(text), &network).map(|pcap| {
             (
                 pcap.path.to_str().unwrap().to_owned(),
                 pcap.size,
@@ -108,7 +124,7 @@ mod tests {
             let message = parsed(text).unwrap_err().to_string();
             assert!(message.contains(why), "{text}: {message}");
         }
-        let none = parse(OsStr::new("a"), &Network::None).unwrap_err();
+        let none = pcap(OsStr::new("a"), &Network::None).unwrap_err();
         assert!(none.to_string().contains("--net=builtin"));
     }
 }

@@ -1,0 +1,364 @@
+//! What the policy has refused, told to the owner.
+//!
+//! # Theory of operation
+//!
+//! A hostile container can be refused as often as it likes, so what it can make us
+//! write is bounded, three times:
+//!
+//! - The same refusal (protocol, destination, name, reason) is a line once in
+//!   [`WINDOW`]; how often it came again is said by a second line after that.
+//! - There are [`BURST`] lines at once and [`RATE`] a second at most. What finds no
+//!   room is counted, and the count is a line as soon as there is room.
+//! - A file of `--net-log` is kept to its size ([`super::files`]).
+//!
+//! Lines go to the file of `--net-log`, as JSON, or to standard error as messages: as
+//! warnings where there are rules, since then somebody wants to know what they do.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant, SystemTime};
+
+use netstack::{Attempt, Name, Protocol, Reason, Refusal};
+use rustix::io::Errno;
+use serde::Serialize;
+
+use super::files::Files;
+use crate::config::LogFile;
+use crate::error::Error;
+
+/// How long the same refusal is only counted.
+const WINDOW: Duration = Duration::from_secs(10);
+/// Lines at once, and each second.
+const BURST: u32 = 100;
+const RATE: u32 = 10;
+/// Refusals that are told apart.
+const MOST: usize = 1024;
+
+/// What makes a refusal the same as another one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    attempt: Attempt,
+    remote: SocketAddr,
+    name: Option<Name>,
+    reason: Reason,
+    ended: bool,
+}
+
+/// A refusal that was told.
+#[derive(Debug)]
+struct Known {
+    since: Instant,
+    container: SocketAddr,
+    rule: Option<String>,
+    /// How often it has come since.
+    again: u64,
+}
+
+/// Tells refusals.
+#[derive(Debug)]
+pub(crate) struct Audit {
+    known: HashMap<Key, Known>,
+    /// Lines that may be written at once.
+    room: u32,
+    refilled: Instant,
+    looked: Instant,
+    /// Refusals that found no room.
+    suppressed: u64,
+    strict: bool,
+    log: Option<NetLog>,
+}
+
+/// A line.
+#[derive(Debug, Serialize)]
+struct Line<'a> {
+    time: String,
+    protocol: &'static str,
+    source: SocketAddr,
+    destination: SocketAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    reason: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rule: Option<&'a str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    ended: bool,
+    count: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Suppressed {
+    time: String,
+    suppressed: u64,
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        let now = Instant::now();
+        Self {
+            known: HashMap::new(),
+            room: BURST,
+            refilled: now,
+            looked: now,
+            suppressed: 0,
+            strict: false,
+            log: None,
+        }
+    }
+}
+
+impl Audit {
+    /// Whether there are rules.
+    pub(super) fn set_strict(&mut self, strict: bool) {
+        self.strict = strict;
+    }
+
+    /// Writes to a file from now on.
+    pub(super) fn write_to(&mut self, log: NetLog) {
+        self.log = Some(log);
+    }
+
+    /// One more refusal.
+    pub(super) fn add(&mut self, refusal: &Refusal<'_>) {
+        self.add_at(Instant::now(), refusal);
+    }
+
+    fn add_at(&mut self, now: Instant, refusal: &Refusal<'_>) {
+        let key = Key {
+            attempt: refusal.attempt,
+            remote: refusal.remote,
+            name: refusal.name.cloned(),
+            reason: refusal.reason,
+            ended: refusal.ended,
+        };
+        if let Some(known) = self.known.get_mut(&key) {
+            known.again += 1;
+            return;
+        }
+        if self.known.len() >= MOST {
+            self.forget(now, |_| true);
+        }
+        let known = Known {
+            since: now,
+            container: refusal.container,
+            rule: refusal.rule.map(ToString::to_string),
+            again: 0,
+        };
+        if self.tell(now, &key, &known, 1) {
+            self.known.insert(key, known);
+        }
+    }
+
+    /// Tells what has come again; to be called now and then.
+    pub(super) fn turn(&mut self) {
+        if !self.known.is_empty() || self.suppressed > 0 {
+            self.turn_at(Instant::now());
+        }
+    }
+
+    fn turn_at(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.looked) < Duration::from_secs(1) {
+            return;
+        }
+        self.looked = now;
+        self.forget(now, |known| {
+            now.saturating_duration_since(known.since) >= WINDOW
+        });
+        self.tell_suppressed(now);
+    }
+
+    /// Forgets refusals, and tells how often they have come again.
+    fn forget(&mut self, now: Instant, which: impl Fn(&Known) -> bool) {
+        let gone: Vec<_> = self.known.extract_if(|_, known| which(known)).collect();
+        for (key, known) in gone {
+            if known.again > 0 {
+                self.tell(now, &key, &known, known.again);
+            }
+        }
+    }
+
+    /// Takes the room of one line.
+    fn take_room(&mut self, now: Instant) -> bool {
+        let passed = now.saturating_duration_since(self.refilled);
+        let more = u32::try_from(passed.as_millis() / 1000 * u128::from(RATE)).unwrap_or(BURST);
+        if more > 0 {
+            self.room = self.room.saturating_add(more).min(BURST);
+            self.refilled = now;
+        }
+        match self.room.checked_sub(1) {
+            Some(room) => {
+                self.room = room;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Tells a refusal; what finds no room is counted.
+    fn tell(&mut self, now: Instant, key: &Key, known: &Known, count: u64) -> bool {
+        if !self.take_room(now) {
+            self.suppressed += count;
+            return false;
+        }
+        let line = Line {
+            time: time(),
+            protocol: match key.attempt {
+                Attempt::Flow(Protocol::Tcp) => "tcp",
+                Attempt::Flow(Protocol::Udp) => "udp",
+                Attempt::Flow(Protocol::Echo) => "icmp",
+                Attempt::Query => "dns",
+            },
+            source: known.container,
+            destination: key.remote,
+            name: key.name.as_ref().map(ToString::to_string),
+            reason: reason(key.reason),
+            rule: known.rule.as_deref(),
+            ended: key.ended,
+            count,
+        };
+        if let Some(log) = &mut self.log {
+            log.write(&line);
+        }
+        let (name, rule) = (line.name.as_deref(), line.rule);
+        let (source, destination) = (line.source.to_string(), line.destination.to_string());
+        macro_rules! told {
+            ($level:ident) => {
+                tracing::$level!(
+                    target: "crun_lite::net::policy",
+                    protocol = line.protocol,
+                    source = source.as_str(),
+                    destination = destination.as_str(),
+                    name,
+                    reason = line.reason,
+                    rule,
+                    count,
+                    "{} by the network policy",
+                    if line.ended { "ended" } else { "refused" },
+                )
+            };
+        }
+        if self.strict && self.log.is_none() {
+            told!(warn);
+        } else {
+            told!(info);
+        }
+        self.tell_suppressed(now);
+        true
+    }
+
+    fn tell_suppressed(&mut self, now: Instant) {
+        if self.suppressed == 0 || !self.take_room(now) {
+            return;
+        }
+        let suppressed = std::mem::take(&mut self.suppressed);
+        if let Some(log) = &mut self.log {
+            log.write(&Suppressed {
+                time: time(),
+                suppressed,
+            });
+        }
+        if self.strict && self.log.is_none() {
+            tracing::warn!(target: "crun_lite::net::policy", suppressed, "more was refused");
+        } else {
+            tracing::info!(target: "crun_lite::net::policy", suppressed, "more was refused");
+        }
+    }
+}
+
+impl Drop for Audit {
+    fn drop(&mut self) {
+        let now = Instant::now();
+        self.forget(now, |_| true);
+        // The last line has room in any case.
+        self.room = self.room.max(1);
+        self.tell_suppressed(now);
+    }
+}
+
+fn time() -> String {
+    humantime::format_rfc3339_millis(SystemTime::now()).to_string()
+}
+
+/// A word for it.
+fn reason(reason: Reason) -> &'static str {
+    match reason {
+        Reason::HostLoopback => "host-loopback",
+        Reason::HostAddress => "host-address",
+        Reason::LinkLocal => "link-local",
+        Reason::NotUnicast => "not-unicast",
+        Reason::NoSuchNeighbor => "no-such-neighbor",
+        Reason::Rule(_) => "rule",
+        Reason::NoRule => "default",
+        Reason::OddQuery => "odd-query",
+    }
+}
+
+/// The file of `--net-log`: a line of JSON for each refusal.
+#[derive(Debug)]
+pub struct NetLog {
+    files: Files,
+    /// The file that is written; `None`: it is full and the last, or has failed.
+    file: Option<OwnedFd>,
+    length: u64,
+}
+
+impl NetLog {
+    /// Makes the file.
+    ///
+    /// # Errors
+    /// It cannot be made, or something that is no file has its name.
+    pub fn create(file: &LogFile) -> Result<Self, Error> {
+        let create = || {
+            let files = Files::new(file)?;
+            Ok(Self {
+                file: Some(files.create()?),
+                files,
+                length: 0,
+            })
+        };
+        create().map_err(|source| Error::Path {
+            option: "--net-log",
+            path: file.path.clone(),
+            source,
+        })
+    }
+
+    fn write(&mut self, line: &impl Serialize) {
+        if let Err(error) = self.try_write(line) {
+            let name = self.files.name();
+            tracing::warn!("--net-log: {name:?}: {error}: nothing more is written to it");
+            self.file = None;
+        }
+    }
+
+    fn try_write(&mut self, line: &impl Serialize) -> io::Result<()> {
+        let mut bytes = serde_json::to_vec(line)?;
+        bytes.push(b'\n');
+        let length = bytes.len() as u64;
+        if self.file.is_some() && self.length + length > self.files.size() {
+            self.file = None;
+            if self.files.is_one() {
+                tracing::info!("{:?} is full: nothing more is written", self.files.name());
+            } else {
+                self.files.shift()?;
+                self.file = Some(self.files.create()?);
+                self.length = 0;
+            }
+        }
+        let Some(file) = &self.file else {
+            return Ok(());
+        };
+        self.length += length;
+        let mut rest = bytes.as_slice();
+        while !rest.is_empty() {
+            match rustix::io::write(file, rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => rest = rest.get(written..).unwrap_or_default(),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+}

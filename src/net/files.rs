@@ -1,0 +1,114 @@
+//! Files of bounded size that we write: `FILE`, and older ones as `FILE.1`, `FILE.2`.
+//!
+//! Files are made anew below a directory that is opened once, and nothing is
+//! followed or written over: who may write to that directory can neither have
+//! another file written to nor read along.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::config::LogFile;
+
+/// A file and the older ones.
+#[derive(Debug)]
+pub(super) struct Files {
+    directory: OwnedFd,
+    name: OsString,
+    size: u64,
+    count: u32,
+}
+
+impl Files {
+    pub(super) fn new(file: &LogFile) -> io::Result<Self> {
+        let name = file
+            .path
+            .file_name()
+            .ok_or(io::ErrorKind::IsADirectory)?
+            .to_owned();
+        let directory = match file.path.parent() {
+            None => Path::new("."),
+            Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+            Some(parent) => parent,
+        };
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Self {
+            directory: rustix::fs::openat(CWD, directory, flags, Mode::empty())?,
+            name,
+            size: file.size,
+            count: file.files,
+        })
+    }
+
+    pub(super) fn name(&self) -> &OsStr {
+        &self.name
+    }
+
+    /// Most bytes of one file.
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// There is to be no other when one is full.
+    pub(super) fn is_one(&self) -> bool {
+        self.count == 1
+    }
+
+    /// Makes the file, in place of one that there may be.
+    pub(super) fn create(&self) -> io::Result<OwnedFd> {
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let create = || {
+            rustix::fs::openat(
+                &self.directory,
+                &self.name,
+                flags,
+                Mode::from_raw_mode(0o600),
+            )
+        };
+        match create() {
+            Err(Errno::EXIST) => {
+                self.remove(&self.name)?;
+                Ok(create()?)
+            }
+            created => Ok(created?),
+        }
+    }
+
+    /// Removes a file, and nothing else.
+    fn remove(&self, name: &OsStr) -> io::Result<()> {
+        let stat = rustix::fs::statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                "it exists and is not a file",
+            ));
+        }
+        rustix::fs::unlinkat(&self.directory, name, AtFlags::empty())?;
+        Ok(())
+    }
+
+    /// Gives each file the name of the next older one; the oldest is written over.
+    pub(super) fn shift(&self) -> io::Result<()> {
+        for age in (1..self.count).rev() {
+            let from = self.aged(age - 1);
+            match rustix::fs::renameat(&self.directory, &from, &self.directory, self.aged(age)) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn aged(&self, age: u32) -> OsString {
+        let mut name = self.name.clone();
+        if age > 0 {
+            name.push(format!(".{age}"));
+        }
+        name
+    }
+}
