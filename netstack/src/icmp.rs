@@ -251,6 +251,7 @@ impl Stack {
         let id = match self.flows.find(&key) {
             Some(id) => id,
             None => {
+                self.make_room(now, host);
                 let Some(id) = self.flows.insert(key, Flow::Echo(EchoFlow::new(now))) else {
                     self.stats.over_limit += 1;
                     return self.unreachable(packet.whole, Unreachable::Prohibited, host);
@@ -266,6 +267,7 @@ impl Stack {
         if let Some((_, flow)) = self.flows.echo_mut(id) {
             flow.last_used = now;
         }
+        self.flows.used(id, now, false);
         let fields = packet.fields(echo.payload.len());
         if let Err(error) = host.echo_send(id, to, echo.seq, echo.payload, fields)
             && let Some(problem) = Problem::of(error)
@@ -287,6 +289,7 @@ impl Stack {
             return;
         };
         flow.last_used = now;
+        self.flows.used(id, now, true);
         let Some(remote) = key.remote else { return };
         let echo = Echo {
             ident: key.container.port(),
@@ -336,11 +339,16 @@ impl Stack {
         };
         let expires = flow.last_used + ECHO_IDLE;
         if now >= expires {
-            self.flows.remove(id);
-            host.close(id, Close::Orderly);
+            self.echo_remove(id, host);
         } else {
             self.timers.arm(&mut self.flows, id, expires);
         }
+    }
+
+    /// Forgets the flow and closes its socket.
+    pub(crate) fn echo_remove<H: Host>(&mut self, id: FlowId, host: &mut H) {
+        self.flows.remove(id);
+        host.close(id, Close::Orderly);
     }
 
     fn echo_emit<H: Host>(

@@ -46,6 +46,7 @@ mod icmp;
 mod ip;
 mod link;
 mod ndp;
+mod pace;
 mod policy;
 mod stack;
 mod stats;
@@ -59,7 +60,7 @@ pub use link::VNET_HEADER_LEN;
 pub use policy::{Policy, Reason, Verdict};
 pub use smoltcp::time::{Duration, Instant};
 pub use stack::Stack;
-pub use stats::Stats;
+pub use stats::{Stats, Usage};
 
 #[cfg(test)]
 mod tests;

@@ -158,10 +158,11 @@ impl Stack {
         if let Some(answer) = own.or_else(|| servers.is_empty().then(unknown)) {
             return self.udp_deliver(forwarder, key.container, &answer, 0, host);
         }
-        let flow = self
-            .flows
-            .find(&key)
-            .or_else(|| self.flows.insert(key, Flow::Dns(Box::default())));
+        let mut flow = self.flows.find(&key);
+        if flow.is_none() {
+            self.make_room(now, host);
+            flow = self.flows.insert(key, Flow::Dns(Box::default()));
+        }
         let Some(id) = flow else {
             self.stats.over_limit += 1;
             let problem = Problem::Unreachable(Unreachable::Prohibited);

@@ -11,6 +11,8 @@ use super::{
 /// What is known of both sides.
 #[derive(Debug)]
 pub(super) struct Relay {
+    /// The connection counts as half-open.
+    pub(super) half_open: bool,
     /// The next resolver to try, for a connection to the DNS forwarder.
     pub(super) resolver: Option<u8>,
     pub(super) host_readable: bool,
@@ -45,6 +47,7 @@ pub(super) struct Relay {
 impl Relay {
     pub(super) fn new(resolver: Option<u8>, now: Instant) -> Self {
         Self {
+            half_open: true,
             resolver,
             host_readable: false,
             host_writable: false,

@@ -253,19 +253,22 @@ impl World {
         let open: BTreeSet<FlowId> = self.host.open.keys().copied().collect();
         assert_eq!(with_socket, open, "flow table and sockets");
         assert_eq!(self.stack.flows.ids().len(), self.stack.flow_count());
+        let limits = self.stack.config.limits;
         let connecting = self
             .host
             .open
             .values()
             .filter(|socket| matches!(socket, Socket::Tcp(tcp) if tcp.connecting))
             .count();
-        let inviting = self.stack.flows.tcp().filter(|flow| flow.is_inviting());
-        assert_eq!(
-            self.stack.half_open,
-            connecting + inviting.count(),
-            "half-open count"
+        let half_open = self.stack.flows.tcp().filter(|flow| flow.is_half_open());
+        assert_eq!(self.stack.half_open, half_open.count(), "half-open count");
+        assert!(self.stack.half_open >= connecting);
+        let queued = self.stack.half_open_queue.len();
+        assert!(
+            queued <= 2 * self.stack.config.limits.max_half_open + 65,
+            "{queued}"
         );
-        let limits = self.stack.config.limits;
+        assert!(self.stack.usage().buffered <= limits.max_buffered);
         assert!(self.stack.half_open <= limits.max_half_open);
         assert!(self.stack.flow_count() <= 2 * limits.max_flows);
         let timed = |key: &FlowKey| key.protocol != Protocol::Tcp && key.remote.is_some();
