@@ -67,7 +67,7 @@ fn handshakes_that_the_container_leaves_are_half_open() {
     w.take();
     w.assert_works();
     assert_eq!(w.stack.half_open, 7, "the oldest has given way");
-    w.assert_empties(Duration::from_secs(70));
+    w.assert_empties(Duration::from_secs(130));
 }
 
 /// However many connections come and go behind one that does not, the order in which
