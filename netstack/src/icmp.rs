@@ -216,6 +216,11 @@ impl Stack {
         host: &mut H,
     ) {
         let destination = packet.destination;
+        // Nobody is to be answered (RFC 4291, 2.5.2).
+        if packet.source.is_unspecified() {
+            self.stats.dropped += 1;
+            return;
+        }
         if self.is_ours(destination) {
             return self.echo_emit(destination, packet.source, echo, host);
         }

@@ -456,7 +456,7 @@ fn blind_resets() {
 
 /// N17: every call of the host fails once, at each of its first steps.
 #[test]
-fn every_host_call_fails_in_turn() {
+fn n17_every_host_call_fails_in_turn() {
     for call in [Call::Connect, Call::Send, Call::Receive] {
         for error in [
             HostError::Refused,

@@ -95,6 +95,8 @@ pub(super) struct World {
     mender: frames::Mender,
     /// What came for the frames made by hand.
     seen: VecDeque<Seen>,
+    /// Frames of IPv6, which the container's kernel does not speak.
+    seen6: Vec<Vec<u8>>,
     /// When the stack sent a segment to each port of the container's kernel.
     pub(super) spoke: HashMap<u16, Vec<Instant>>,
     /// The container's kernel is there.
@@ -128,6 +130,7 @@ impl World {
             sequence: 0,
             mender: frames::Mender::default(),
             seen: VecDeque::new(),
+            seen6: Vec::new(),
             spoke: HashMap::new(),
             guest_alive: true,
             calls: 0,
@@ -164,6 +167,11 @@ impl World {
     /// What has come for the frames made by hand since the last call.
     pub(super) fn take(&mut self) -> Vec<Seen> {
         self.seen.drain(..).collect()
+    }
+
+    /// Frames of IPv6 that have come since the last call.
+    pub(super) fn take6(&mut self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.seen6)
     }
 
     /// As [`World::take`], TCP only.
@@ -304,6 +312,11 @@ impl World {
         for frame in frames {
             for frame in shim::to_guest(self.link, &frame) {
                 assert!(frame.len() <= frames::ETHERNET + usize::from(self.link.mtu));
+                if frame[12..14] == [0x86, 0xdd] {
+                    frames::check6(&frame);
+                    self.seen6.push(frame);
+                    continue;
+                }
                 let Some(frame) = self.mender.add(frame) else {
                     continue;
                 };
