@@ -1,6 +1,7 @@
 //! What a stack is built with.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU32;
 
 use crate::policy::Policy;
 
@@ -68,17 +69,24 @@ pub struct LinkConfig {
     pub uso: bool,
 }
 
-/// Bounds on what one container can make us hold.
+/// Budgets of one container: what it can make us hold and do. Beyond them it is
+/// refused, with a reset or an ICMP error; nothing else comes to harm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Flows of all protocols at once; beyond it new ones are refused. None needs
-    /// more than one host socket.
+    /// Flows of all protocols at once. Beyond it new ones take the place of datagram
+    /// flows that nobody has answered of late, or are refused. None needs more than
+    /// one host socket, but that of a DNS client whose resolvers are of both IP
+    /// versions.
     pub max_flows: usize,
-    /// TCP connections whose host side is still being opened.
+    /// TCP connections whose host side is still being opened, or whose handshake with
+    /// the container is not complete.
     pub max_half_open: usize,
-    /// Bytes of TCP payload that may wait in all, either way; ring sizes
-    /// shrink as it is used up.
-    pub ring_budget: usize,
+    /// Bytes of TCP payload that may wait in all, either way; ring sizes shrink as it
+    /// is used up, and a flow that can have none is reset.
+    pub max_buffered: usize,
+    /// Frames of the container a second, and at most as many at once; those beyond it
+    /// are lost, as on a slow link. `None`: no such bound.
+    pub max_pps: Option<NonZeroU32>,
 }
 
 impl Default for Limits {
@@ -86,7 +94,8 @@ impl Default for Limits {
         Self {
             max_flows: 65_536,
             max_half_open: 1024,
-            ring_budget: 512 << 20,
+            max_buffered: 256 << 20,
+            max_pps: None,
         }
     }
 }

@@ -216,6 +216,11 @@ impl Stack {
         host: &mut H,
     ) {
         let destination = packet.destination;
+        // Nobody is to be answered (RFC 4291, 2.5.2).
+        if packet.source.is_unspecified() {
+            self.stats.dropped += 1;
+            return;
+        }
         if self.is_ours(destination) {
             return self.echo_emit(destination, packet.source, echo, host);
         }
@@ -257,6 +262,7 @@ impl Stack {
         let id = match self.flows.find(&key) {
             Some(id) => id,
             None => {
+                self.make_room(now, host);
                 let Some(id) = self.flows.insert(key, Flow::Echo(EchoFlow::new(now))) else {
                     self.stats.over_limit += 1;
                     return self.unreachable(packet.whole, Unreachable::Prohibited, host);
@@ -272,6 +278,7 @@ impl Stack {
         if let Some((_, flow)) = self.flows.echo_mut(id) {
             flow.last_used = now;
         }
+        self.flows.used(id, now, false);
         let fields = packet.fields(echo.payload.len());
         if let Err(error) = host.echo_send(id, to, echo.seq, echo.payload, fields)
             && let Some(problem) = Problem::of(error)
@@ -293,6 +300,7 @@ impl Stack {
             return;
         };
         flow.last_used = now;
+        self.flows.used(id, now, true);
         let Some(remote) = key.remote else { return };
         let echo = Echo {
             ident: key.container.port(),

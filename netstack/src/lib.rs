@@ -46,6 +46,7 @@ mod icmp;
 mod ip;
 mod link;
 mod ndp;
+mod pace;
 mod policy;
 mod stack;
 mod stats;
@@ -61,7 +62,7 @@ pub use policy::{
 };
 pub use smoltcp::time::{Duration, Instant};
 pub use stack::Stack;
-pub use stats::Stats;
+pub use stats::{Stats, Usage};
 
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,6 @@
 //! The stack: frames and host events in, [`Host`] calls out.
 
+use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use smoltcp::time::Instant;
@@ -16,8 +17,9 @@ use crate::ip::fragmentation::{self, Datagram, Identifications, TRANSPORT_LEN};
 use crate::ip::reassembly::{Outcome, Reassembly};
 use crate::link::{Link, RxChecksum, RxFrame, TxOffload};
 use crate::ndp;
+use crate::pace::Pace;
 use crate::policy::{Addresses, Egress};
-use crate::stats::Stats;
+use crate::stats::{Stats, Usage};
 use crate::tcp::{Bursts, Rings, TcpFlow};
 
 /// The NAT of one container. See the crate's documentation for its contract.
@@ -30,8 +32,11 @@ pub struct Stack {
     pub(crate) rings: Rings,
     pub(crate) forwarder: Forwarder,
     pub(crate) stats: Stats,
-    /// TCP flows whose host side is being opened.
+    /// TCP flows that are half-open.
     pub(crate) half_open: usize,
+    /// The same in the order in which they were opened, and others.
+    pub(crate) half_open_queue: VecDeque<(Instant, FlowId)>,
+    pace: Option<Pace>,
     /// Flows that have more to move but had their turn.
     pub(crate) again: Vec<FlowId>,
     turn: Vec<FlowId>,
@@ -57,10 +62,12 @@ impl Stack {
             link: Link::new(config.link, config.mac),
             flows: FlowTable::new(config.limits.max_flows),
             timers: TimerQueue::default(),
-            rings: Rings::new(config.limits.ring_budget),
+            rings: Rings::new(config.limits.max_buffered),
             forwarder: Forwarder::new(resolvers, &config.names),
             stats: Stats::default(),
             half_open: 0,
+            half_open_queue: VecDeque::new(),
+            pace: config.limits.max_pps.map(Pace::new),
             again: Vec::new(),
             turn: Vec::new(),
             own: Addresses {
@@ -85,6 +92,15 @@ impl Stack {
             frames_out: self.link.transmitted(),
             fragments_dropped: self.reassembly.discarded(),
             ..self.stats
+        }
+    }
+
+    /// What the container makes use of at present.
+    pub fn usage(&self) -> Usage {
+        Usage {
+            flows: self.flows.counted(),
+            half_open: self.half_open,
+            buffered: self.rings.lent(),
         }
     }
 
@@ -156,6 +172,12 @@ impl Stack {
         host: &mut H,
     ) {
         self.stats.frames_in += 1;
+        if let Some(pace) = &mut self.pace
+            && !pace.admits(now)
+        {
+            self.stats.over_pps += 1;
+            return;
+        }
         let Some(frame) = self.link.parse(frame) else {
             self.stats.dropped += 1;
             return;
@@ -452,5 +474,27 @@ impl Stack {
                 Some(Flow::UdpMapping(_)) | None => {}
             }
         }
+    }
+
+    /// A flow is to be opened: one more has room, if a datagram flow that nobody has
+    /// answered of late can be given up for it.
+    pub(crate) fn make_room<H: Host>(&mut self, now: Instant, host: &mut H) {
+        if self.flows.is_full() {
+            self.give_up_one(now, host);
+        }
+    }
+
+    /// Gives up the datagram flow that is missed least; whether there was one.
+    pub(crate) fn give_up_one<H: Host>(&mut self, now: Instant, host: &mut H) -> bool {
+        let Some(id) = self.flows.least_used(now) else {
+            return false;
+        };
+        self.stats.given_up += 1;
+        match self.flows.get_mut(id) {
+            Some(Flow::Udp(_)) => self.udp_remove(id, host),
+            Some(Flow::Echo(_)) => self.echo_remove(id, host),
+            Some(Flow::Tcp(_) | Flow::Dns(_) | Flow::UdpMapping(_)) | None => return false,
+        }
+        true
     }
 }

@@ -1,4 +1,4 @@
-//! Counters.
+//! Counters and gauges.
 
 /// What the stack has seen; all monotonic.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -19,8 +19,17 @@ pub struct Stats {
     pub fragments_out: u64,
     /// Flows refused by policy.
     pub denied: u64,
-    /// Flows refused because a limit was reached.
+    /// Flows refused because there were too many, or no room for them.
     pub over_limit: u64,
+    /// TCP connections refused, or given up for new ones, because too many were
+    /// half-open.
+    pub over_half_open: u64,
+    /// TCP flows reset because too many bytes were waiting.
+    pub over_buffered: u64,
+    /// Frames lost because there were too many in a second.
+    pub over_pps: u64,
+    /// Datagram flows given up for new flows.
+    pub given_up: u64,
     /// TCP payload bytes, container to host.
     pub tcp_bytes_up: u64,
     /// TCP payload bytes, host to container.
@@ -35,4 +44,15 @@ pub struct Stats {
     pub dns_unmatched: u64,
     /// UDP datagrams too long for any packet of their IP version.
     pub udp_too_long: u64,
+}
+
+/// What a container makes use of at present, of what [`crate::Limits`] bounds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Flows of all protocols; not the UDP sockets that several of them share.
+    pub flows: usize,
+    /// TCP connections that are half-open.
+    pub half_open: usize,
+    /// Bytes of memory for TCP payload that is on its way.
+    pub buffered: usize,
 }

@@ -7,7 +7,8 @@
 //! REQ-1). Each remote that the container sends to is a [`UdpFlow`] of its own,
 //! and only those may answer (address- and port-dependent filtering, REQ-8).
 //! A flow lives 30 s after its last datagram, 120 s once it has been two-way
-//! (as Linux's conntrack); the socket goes with its last flow.
+//! (as Linux's conntrack); the socket goes with its last flow. One that nobody has
+//! answered of late gives way to a new flow where there are too many.
 //!
 //! Queries to the DNS forwarder ([`crate::dns`]) use mappings apart, because their
 //! remote is shown as the forwarder's address.
@@ -145,6 +146,7 @@ impl Stack {
         flow.last_used = now;
         flow.bytes_up += datagram.payload.len() as u64;
         let (mapping, target) = (flow.mapping, flow.target);
+        self.flows.used(id, now, false);
         if packet.hop_limit <= 1 && !self.is_ours(packet.destination) {
             return self.problem(packet.whole, Problem::HopLimit, None, host);
         }
@@ -188,7 +190,13 @@ impl Stack {
                 return None;
             }
         };
-        let Some(mapping) = self.udp_mapping(key.container, target.ip(), false, host) else {
+        self.make_room(now, host);
+        let mut mapping = self.udp_mapping(key.container, target.ip(), false, host);
+        // Descriptors have run out before the flows: others of this process need some.
+        if mapping.is_none() && !self.flows.is_full() && self.give_up_one(now, host) {
+            mapping = self.udp_mapping(key.container, target.ip(), false, host);
+        }
+        let Some(mapping) = mapping else {
             self.stats.over_limit += 1;
             self.unreachable(whole, Unreachable::Prohibited, host);
             return None;
@@ -282,10 +290,13 @@ impl Stack {
         let flow_key = FlowKey::new(Protocol::Udp, key.container, remote);
         let id = match self.flows.find(&flow_key) {
             Some(id) => id,
-            None if published => match self.udp_insert(now, flow_key, mapping, from, true) {
-                Some(id) => id,
-                None => return,
-            },
+            None if published => {
+                self.make_room(now, host);
+                match self.udp_insert(now, flow_key, mapping, from, true) {
+                    Some(id) => id,
+                    None => return,
+                }
+            }
             None => {
                 self.stats.udp_filtered += 1;
                 return;
@@ -326,6 +337,7 @@ impl Stack {
         flow.last_used = now;
         flow.bytes_down += payload.len() as u64;
         flow.two_way = true;
+        self.flows.used(id, now, true);
         self.udp_deliver(remote, key.container, payload, segment, host);
     }
 
@@ -519,6 +531,7 @@ impl Stack {
             return None;
         };
         self.udp_join(mapping);
+        self.flows.used(id, now, false);
         self.timers.arm(&mut self.flows, id, expires);
         Some(id)
     }
@@ -544,7 +557,8 @@ impl Stack {
         Some((shown, address.port()).into())
     }
 
-    fn udp_remove<H: Host>(&mut self, id: FlowId, host: &mut H) {
+    /// Forgets the flow, and closes its socket if it was the last one.
+    pub(crate) fn udp_remove<H: Host>(&mut self, id: FlowId, host: &mut H) {
         if let Some(Flow::Udp(flow)) = self.flows.remove(id) {
             self.udp_release(flow.mapping, true, host);
         }

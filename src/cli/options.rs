@@ -4,6 +4,7 @@
 //! is and has comes in as a [`Host`], so that the parsers can be tested as
 //! anybody on any host.
 
+mod budgets;
 mod egress;
 mod env;
 mod ids;

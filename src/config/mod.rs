@@ -9,6 +9,7 @@ mod resolv_conf;
 
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -267,6 +268,12 @@ pub struct BuiltinNetwork {
     pub rules: Rules,
     /// Most flows at once, all protocols; `None` follows RLIMIT_NOFILE.
     pub max_flows: Option<usize>,
+    /// Most half-open TCP connections; `None`: as [`netstack::Limits`] has it.
+    pub max_half_open: Option<NonZeroUsize>,
+    /// Most bytes of TCP payload that wait; `None` likewise.
+    pub max_buffered: Option<usize>,
+    /// Most frames of the container a second; `None`: no bound.
+    pub max_pps: Option<NonZeroU32>,
     /// Most time to look for events before sleeping; zero: none.
     pub busy_poll: Duration,
 }
@@ -289,6 +296,9 @@ impl Default for BuiltinNetwork {
             allow_link_local: false,
             rules: Rules::default(),
             max_flows: None,
+            max_half_open: None,
+            max_buffered: None,
+            max_pps: None,
             busy_poll: Duration::from_micros(64),
         }
     }

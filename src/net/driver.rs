@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
@@ -143,10 +144,7 @@ impl Driver {
             },
             resolvers,
             names: Vec::new(),
-            limits: Limits {
-                max_flows: max_flows(network.max_flows),
-                ..Limits::default()
-            },
+            limits: limits(network),
             seed: u64::from_ne_bytes(seed),
         };
         tracing::debug!(?link_config, "network is up");
@@ -467,6 +465,18 @@ pub(super) fn raise_descriptor_limit() -> Option<u64> {
     match setrlimit(Resource::Nofile, raised) {
         Ok(()) => raised.current,
         Err(_) => limit.current,
+    }
+}
+
+fn limits(network: &BuiltinNetwork) -> Limits {
+    let usual = Limits::default();
+    Limits {
+        max_flows: max_flows(network.max_flows),
+        max_half_open: network
+            .max_half_open
+            .map_or(usual.max_half_open, NonZeroUsize::get),
+        max_buffered: network.max_buffered.unwrap_or(usual.max_buffered),
+        max_pps: network.max_pps.or(usual.max_pps),
     }
 }
 

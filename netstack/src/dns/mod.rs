@@ -205,10 +205,11 @@ impl Stack {
         }
         let bare = self.egress.without_options(&query);
         let query = bare.as_deref().and_then(Query::parse).unwrap_or(query);
-        let flow = self
-            .flows
-            .find(&key)
-            .or_else(|| self.flows.insert(key, Flow::Dns(Box::default())));
+        let mut flow = self.flows.find(&key);
+        if flow.is_none() {
+            self.make_room(now, host);
+            flow = self.flows.insert(key, Flow::Dns(Box::default()));
+        }
         let Some(id) = flow else {
             self.stats.over_limit += 1;
             let problem = Problem::Unreachable(Unreachable::Prohibited);

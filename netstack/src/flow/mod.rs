@@ -1,5 +1,6 @@
 //! Flows: what they are called, where they are kept, when they are due.
 
+mod lru;
 mod table;
 mod timer;
 

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use slab::Slab;
 use smoltcp::time::Instant;
 
+use super::lru::{Lru, Place, Places};
 use super::{FlowId, FlowInfo, FlowKey};
 use crate::dns::DnsFlow;
 use crate::icmp::EchoFlow;
@@ -27,7 +28,15 @@ struct Entry {
     key: FlowKey,
     /// When this flow's entry in the timer queue is due; `None` when it has none.
     armed: Option<Instant>,
+    /// Among the datagram flows, in order of use.
+    place: Place,
     flow: Flow,
+}
+
+impl Places for Slab<Entry> {
+    fn place(&mut self, index: u32) -> Option<&mut Place> {
+        self.get_mut(index as usize).map(|entry| &mut entry.place)
+    }
 }
 
 /// Finds flows by what the container put on the wire (keyed hash, since the
@@ -39,6 +48,7 @@ pub(crate) struct FlowTable {
     next_generation: u32,
     capacity: usize,
     mappings: usize,
+    lru: Lru,
 }
 
 impl FlowTable {
@@ -49,7 +59,27 @@ impl FlowTable {
             next_generation: 0,
             capacity,
             mappings: 0,
+            lru: Lru::default(),
         }
+    }
+
+    /// Flows that count towards the limit.
+    pub(crate) fn counted(&self) -> usize {
+        self.entries.len() - self.mappings
+    }
+
+    /// A datagram flow is used; `answer`: by its remote.
+    pub(crate) fn used(&mut self, id: FlowId, now: Instant, answer: bool) {
+        if self.entry(id).is_some() {
+            self.lru.used(&mut self.entries, id.index, now, answer);
+        }
+    }
+
+    /// The datagram flow that is missed least: see [`Lru::oldest`].
+    pub(crate) fn least_used(&mut self, now: Instant) -> Option<FlowId> {
+        let index = self.lru.oldest(&mut self.entries, now)?;
+        let generation = self.entries.get(index as usize)?.generation;
+        Some(FlowId { index, generation })
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -59,7 +89,7 @@ impl FlowTable {
     /// Whether no flow more has room. A UDP mapping is not counted: it is the one
     /// socket of the flows that share it, which are.
     pub(crate) fn is_full(&self) -> bool {
-        self.entries.len() - self.mappings >= self.capacity
+        self.counted() >= self.capacity
     }
 
     pub(crate) fn find(&self, key: &FlowKey) -> Option<FlowId> {
@@ -89,6 +119,7 @@ impl FlowTable {
             generation,
             key,
             armed: None,
+            place: Place::default(),
             flow,
         });
         Some(FlowId { index, generation })
@@ -219,6 +250,7 @@ impl FlowTable {
 
     pub(crate) fn remove(&mut self, id: FlowId) -> Option<Flow> {
         self.entry(id)?;
+        self.lru.remove(&mut self.entries, id.index);
         let entry = self.entries.remove(id.index as usize);
         self.mappings -= usize::from(matches!(entry.flow, Flow::UdpMapping(_)));
         if self.by_key.get(&entry.key) == Some(&id) {

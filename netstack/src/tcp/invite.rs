@@ -17,7 +17,7 @@ use super::endpoint::Endpoint;
 use super::receiver::SCALE;
 use super::segment::{self, Segment, SynOptions, refuse};
 use super::seq::Seq;
-use super::{Phase, SILENCE, TcpFlow, initial_sequence_number};
+use super::{Phase, SILENCE, TcpFlow, initial_sequence_number, with_held};
 use crate::flow::{Flow, FlowId, FlowKey, Protocol};
 use crate::host::{Close, Host};
 use crate::ip;
@@ -47,11 +47,14 @@ impl Stack {
     ) -> Option<FlowId> {
         let shown = self.shown(client.ip().to_canonical(), to.ip())?;
         let key = FlowKey::new(Protocol::Tcp, to, (shown, client.port()).into());
-        let full = self.half_open >= self.config.limits.max_half_open;
-        if full || self.flows.find(&key).is_some() {
+        if self.flows.find(&key).is_some() {
             self.stats.over_limit += 1;
             return None;
         }
+        if !self.half_open_room(now, host) {
+            return None;
+        }
+        self.make_room(now, host);
         let invitation = Invitation {
             iss: initial_sequence_number(self.config.seed, &key, now),
             timeout: FIRST_TIMEOUT,
@@ -63,7 +66,7 @@ impl Stack {
             self.stats.over_limit += 1;
             return None;
         };
-        self.half_open += 1;
+        self.half_open_begins(now, id);
         self.timers.arm(&mut self.flows, id, due);
         self.tcp_invite(id, host);
         Some(id)
@@ -81,7 +84,10 @@ impl Stack {
                 reset.control = TcpControl::Rst;
                 segment::transmit(&mut self.link, host, &key, &reset, [&[], &[]], 0);
             }
-            Phase::Connecting { .. } => {}
+            Phase::Connecting { syn } => {
+                let link = &mut self.link;
+                with_held(syn, |view| refuse(link, host, &key, &Segment::new(view)));
+            }
         }
         self.tcp_drop(id, Close::Reset, host);
     }
@@ -155,7 +161,6 @@ impl Stack {
                 *phase = Phase::Open(Endpoint::invited(
                     now, segment, &options, iss, container, link, rings,
                 ));
-                self.half_open -= 1;
                 relay.last_heard = now;
                 relay.host_writable = true;
                 self.tcp_pump(now, id, host);

@@ -42,6 +42,7 @@
 
 mod burst;
 mod endpoint;
+mod half_open;
 mod invite;
 mod receiver;
 mod recovery;
@@ -137,9 +138,9 @@ impl TcpFlow {
         }
     }
 
-    #[cfg(test)]
-    pub(crate) fn is_inviting(&self) -> bool {
-        matches!(self.phase, Phase::Inviting(_))
+    /// The host's side or the handshake with the container is not complete.
+    pub(crate) fn is_half_open(&self) -> bool {
+        self.relay.half_open
     }
 
     /// The flow gets the turn that it waited for.
@@ -321,10 +322,8 @@ impl Stack {
                 return self.unreachable(packet.whole, Unreachable::Prohibited, host);
             }
         };
-        if self.half_open >= self.config.limits.max_half_open {
-            // Not refused: the SYN comes again, and there may be room then.
-            self.stats.over_limit += 1;
-            return;
+        if !self.half_open_room(now, host) {
+            return refuse(&mut self.link, host, &key, segment);
         }
         let Some(syn) = without_payload(packet) else {
             self.stats.dropped += 1;
@@ -338,18 +337,23 @@ impl Stack {
             };
             flow.relay.gate = Some(Box::new(gate));
         }
+        self.make_room(now, host);
         let Some(id) = self.flows.insert(key, Flow::Tcp(Box::new(flow))) else {
             self.stats.over_limit += 1;
             return refuse(&mut self.link, host, &key, segment);
         };
-        self.half_open += 1;
+        self.half_open_begins(now, id);
         let patience = if resolver.is_some() {
             RESOLVER_PATIENCE
         } else {
             CONNECT_PATIENCE
         };
         self.timers.arm(&mut self.flows, id, now + patience);
-        if let Err(error) = host.tcp_connect(id, target) {
+        let mut connecting = host.tcp_connect(id, target);
+        if connecting == Err(HostError::NoResources) && self.give_up_one(now, host) {
+            connecting = host.tcp_connect(id, target);
+        }
+        if let Err(error) = connecting {
             self.tcp_connect_failed(id, error, host);
         }
     }
@@ -361,7 +365,7 @@ impl Stack {
 
     /// A resolver is slow to accept: the next one is tried in its place. The flow goes
     /// by another id then, since that of a closed socket is not used again.
-    fn tcp_next_resolver<H: Host>(&mut self, key: FlowKey, id: FlowId, due: Instant, host: &mut H) {
+    fn tcp_next_resolver<H: Host>(&mut self, now: Instant, key: FlowKey, id: FlowId, host: &mut H) {
         let Some(mut flow) = self.flows.remove(id) else {
             return;
         };
@@ -377,7 +381,9 @@ impl Stack {
             self.half_open -= 1;
             return;
         };
-        self.timers.arm(&mut self.flows, id, due);
+        self.half_open_moves(now, id);
+        self.timers
+            .arm(&mut self.flows, id, now + RESOLVER_PATIENCE);
         if let Err(error) = host.tcp_connect(id, target) {
             self.tcp_connect_failed(id, error, host);
         }
@@ -406,13 +412,9 @@ impl Stack {
                 &self.rings,
             )
         });
-        self.half_open -= 1;
         match endpoint {
             Some(endpoint) => *phase = Phase::Open(endpoint),
-            None => {
-                self.flows.remove(id);
-                return host.close(id, Close::Reset);
-            }
+            None => return self.tcp_drop(id, Close::Reset, host),
         }
         relay.host_writable = true;
         relay.waiting_since = Some(now);
@@ -492,6 +494,10 @@ impl Stack {
         let Phase::Open(endpoint) = phase else {
             return;
         };
+        if relay.half_open && endpoint.is_established() {
+            relay.half_open = false;
+            self.half_open -= 1;
+        }
         let mut gate = relay.gate.take();
         if let Some(gate) = gate.as_mut().filter(|gate| !gate.is_flushed()) {
             match gate.flush(id, host) {
@@ -580,6 +586,10 @@ impl Stack {
         }
         endpoint.output(now, &key, &mut self.link, host);
         endpoint.tidy(&mut self.rings);
+        if self.rings.has_refused() {
+            self.stats.over_buffered += 1;
+            end = true;
+        }
         if end {
             endpoint.abort(&key, &mut self.link, host);
             return self.tcp_drop(id, Close::Reset, host);
@@ -628,7 +638,7 @@ impl Stack {
             if now >= patience {
                 self.tcp_drop(id, Close::Reset, host);
             } else if next.is_some_and(|at| now >= at) {
-                self.tcp_next_resolver(key, id, now + RESOLVER_PATIENCE, host);
+                self.tcp_next_resolver(now, key, id, host);
             } else {
                 let due = next.map_or(patience, |at| at.min(patience));
                 self.timers.arm(&mut self.flows, id, due);
@@ -661,9 +671,11 @@ impl Stack {
         let Some(Flow::Tcp(flow)) = self.flows.remove(id) else {
             return;
         };
-        match flow.phase {
-            Phase::Connecting { .. } | Phase::Inviting(_) => self.half_open -= 1,
-            Phase::Open(mut endpoint) => endpoint.release(&mut self.rings),
+        if flow.relay.half_open {
+            self.half_open -= 1;
+        }
+        if let Phase::Open(mut endpoint) = flow.phase {
+            endpoint.release(&mut self.rings);
         }
         host.close(id, how);
     }

@@ -132,7 +132,12 @@ impl Receiver {
 
     fn append(&mut self, data: &[u8], rings: &mut Rings) -> usize {
         let size = self.capacity.next_power_of_two();
-        let stash = self.stash.get_or_insert_with(|| rings.take(size));
+        if self.stash.is_none() {
+            self.stash = rings.take(size);
+        }
+        let Some(stash) = &mut self.stash else {
+            return 0;
+        };
         let taken = stash.enqueue_slice(data);
         self.nxt += taken;
         taken
@@ -167,7 +172,12 @@ impl Receiver {
     /// Keeps data that may lie behind a gap, or fill one.
     fn insert(&mut self, offset: usize, data: &[u8], rings: &mut Rings) {
         let size = self.capacity.next_power_of_two();
-        let stash = self.stash.get_or_insert_with(|| rings.take(size));
+        if self.stash.is_none() {
+            self.stash = rings.take(size);
+        }
+        let Some(stash) = &mut self.stash else {
+            return;
+        };
         let gaps = self.gaps.get_or_insert_with(|| {
             Box::new(Gaps {
                 held: Assembler::new(),

@@ -12,6 +12,8 @@ use crate::dns::Gate;
 /// What is known of both sides.
 #[derive(Debug)]
 pub(super) struct Relay {
+    /// The connection counts as half-open.
+    pub(super) half_open: bool,
     /// The next resolver to try, for a connection to the DNS forwarder.
     pub(super) resolver: Option<u8>,
     /// It began on the host's side.
@@ -50,6 +52,7 @@ pub(super) struct Relay {
 impl Relay {
     pub(super) fn new(resolver: Option<u8>, now: Instant) -> Self {
         Self {
+            half_open: true,
             resolver,
             inbound: false,
             gate: None,

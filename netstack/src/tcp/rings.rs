@@ -9,8 +9,8 @@
 //! warm), up to [`KEPT`] bytes; the rest goes back to the system.
 //!
 //! The size of a ring follows what is left of the budget, so that few flows are
-//! not held back and many share. The smallest size is always granted, or a flow
-//! would stand still: the bound is the budget and two of those for each flow.
+//! not held back and many share. Where not even the smallest is left, the flow that
+//! needs one is reset: without memory it would stand still.
 
 use smoltcp::storage::RingBuffer;
 
@@ -33,6 +33,8 @@ pub(crate) struct Rings {
     lent: usize,
     kept: usize,
     free: [Vec<Ring>; SIZES.len()],
+    /// A flow has got nothing.
+    refused: bool,
 }
 
 impl Rings {
@@ -42,11 +44,11 @@ impl Rings {
             lent: 0,
             kept: 0,
             free: Default::default(),
+            refused: false,
         }
     }
 
     /// Bytes that flows hold.
-    #[cfg(test)]
     pub(crate) fn lent(&self) -> usize {
         self.lent
     }
@@ -58,8 +60,23 @@ impl Rings {
         *SIZES.iter().find(fits).unwrap_or(&SIZES[SIZES.len() - 1])
     }
 
-    /// An empty ring of at most `most` bytes, or of the smallest size.
-    pub(super) fn take(&mut self, most: usize) -> Ring {
+    /// An empty ring of at most `most` bytes, or of the smallest size; `None` when the
+    /// budget is used up. The flow can not go on then: see [`Rings::has_refused`].
+    pub(super) fn take(&mut self, most: usize) -> Option<Ring> {
+        let ring = self.try_take(most);
+        self.refused |= ring.is_none();
+        ring
+    }
+
+    /// Whether a flow has got no ring since the last call.
+    pub(super) fn has_refused(&mut self) -> bool {
+        std::mem::take(&mut self.refused)
+    }
+
+    fn try_take(&mut self, most: usize) -> Option<Ring> {
+        if self.budget.saturating_sub(self.lent) < SIZES[SIZES.len() - 1] {
+            return None;
+        }
         let size = self.size().min(most.max(SIZES[SIZES.len() - 1]));
         let class = SIZES.iter().position(|fits| *fits <= size);
         let free = class.and_then(|class| self.free.get_mut(class)?.pop());
@@ -75,12 +92,14 @@ impl Rings {
             }
         };
         self.lent += ring.capacity();
-        ring
+        Some(ring)
     }
 
     /// Moves what is in a ring to one of the next size, if there is one to be had.
     pub(super) fn grow(&mut self, ring: &mut Ring) {
-        let mut larger = self.take(ring.capacity() * GROWTH);
+        let Some(mut larger) = self.try_take(ring.capacity() * GROWTH) else {
+            return;
+        };
         if larger.capacity() > ring.capacity() {
             let first = ring.get_allocated(0, ring.len());
             let rest = ring.get_allocated(first.len(), ring.len() - first.len());
@@ -114,26 +133,29 @@ mod tests {
     fn sizes_follow_the_budget_and_everything_comes_back() {
         let mut rings = Rings::new(256 << 20);
         let mut lent = Vec::new();
-        for _ in 0..10_000 {
-            lent.push(rings.take(usize::MAX));
-            assert!(rings.size() <= lent[lent.len() - 1].capacity());
+        while let Some(ring) = rings.take(usize::MAX) {
+            assert!(rings.size() <= ring.capacity());
+            lent.push(ring);
         }
+        assert!(rings.has_refused() && !rings.has_refused());
         assert_eq!(lent[0].capacity(), SIZES[0]);
-        assert_eq!(lent[9_999].capacity(), SIZES[3]);
-        assert!(rings.lent() <= (256 << 20) + 10_000 * SIZES[3]);
+        assert_eq!(lent[lent.len() - 1].capacity(), SIZES[3]);
+        assert!(lent.len() > 1000);
+        let left = (256 << 20) - rings.lent();
+        assert!(left < SIZES[3], "{left} bytes are left");
         for ring in lent {
             rings.give(ring);
         }
         assert_eq!(rings.lent(), 0);
         assert!(rings.kept <= KEPT);
-        assert_eq!(rings.take(1).capacity(), SIZES[3]);
-        assert_eq!(rings.take(100 << 10).capacity(), SIZES[2]);
+        assert_eq!(rings.take(1).unwrap().capacity(), SIZES[3]);
+        assert_eq!(rings.take(100 << 10).unwrap().capacity(), SIZES[2]);
     }
 
     #[test]
     fn what_is_in_a_ring_moves_to_the_larger_one() {
         let mut rings = Rings::new(256 << 20);
-        let mut ring = rings.take(0);
+        let mut ring = rings.take(0).unwrap();
         let pattern: Vec<u8> = (0..=u8::MAX).cycle().take(SIZES[3]).collect();
         // Its content wraps.
         assert_eq!(ring.enqueue_slice(&pattern[..10_000]), 10_000);

@@ -163,7 +163,7 @@ impl Sender {
                 }
                 queue
             }
-            none => none.insert(rings.take(self.size)),
+            none => none.insert(rings.take(self.size)?),
         };
         if queue.is_full() {
             return None;

@@ -1,268 +1,9 @@
-//! Frames made and read by hand, with no code of the stack or of smoltcp.
+//! Frames made (in the crate of bad input, with no code of the stack or of smoltcp) and
+//! read by hand.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddrV4};
 
-pub(super) const GUEST_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x64];
-pub(super) const STACK_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x02];
-pub(super) const BROADCAST_MAC: [u8; 6] = [0xff; 6];
-pub(super) const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 100);
-pub(super) const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
-pub(super) const GUEST6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x64);
-pub(super) const GATEWAY6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2);
-pub(super) const DNS6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 3);
-pub(super) const DNS: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 3);
-
-pub(super) const ETHERNET: usize = 14;
-pub(super) const ICMP: u8 = 1;
-pub(super) const TCP: u8 = 6;
-pub(super) const UDP: u8 = 17;
-
-pub(super) const FIN: u8 = 1;
-pub(super) const SYN: u8 = 2;
-pub(super) const RST: u8 = 4;
-pub(super) const PSH: u8 = 8;
-pub(super) const ACK: u8 = 16;
-pub(super) const URG: u8 = 32;
-
-/// The Internet checksum (RFC 1071) of `parts`, each of even length but the last.
-pub(super) fn checksum(parts: &[&[u8]]) -> u16 {
-    let mut sum = 0_u64;
-    for part in parts {
-        for pair in part.chunks(2) {
-            sum += u64::from(pair[0]) << 8 | u64::from(*pair.get(1).unwrap_or(&0));
-        }
-    }
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !u16::try_from(sum).unwrap()
-}
-
-pub(super) fn pseudo_header(
-    source: Ipv4Addr,
-    destination: Ipv4Addr,
-    protocol: u8,
-    length: usize,
-) -> [u8; 12] {
-    let mut pseudo = [0; 12];
-    pseudo[..4].copy_from_slice(&source.octets());
-    pseudo[4..8].copy_from_slice(&destination.octets());
-    pseudo[9] = protocol;
-    pseudo[10..].copy_from_slice(&u16::try_from(length).unwrap().to_be_bytes());
-    pseudo
-}
-
-/// Where the checksum is in a TCP or UDP header.
-pub(super) fn checksum_offset(protocol: u8) -> usize {
-    if protocol == TCP { 16 } else { 6 }
-}
-
-/// Sets the checksum of a TCP or UDP segment.
-pub(super) fn fill_checksum(
-    segment: &mut [u8],
-    source: Ipv4Addr,
-    destination: Ipv4Addr,
-    protocol: u8,
-) {
-    let at = checksum_offset(protocol);
-    segment[at..at + 2].fill(0);
-    let pseudo = pseudo_header(source, destination, protocol, segment.len());
-    let mut sum = checksum(&[&pseudo, segment]);
-    if protocol == UDP && sum == 0 {
-        sum = 0xffff;
-    }
-    segment[at..at + 2].copy_from_slice(&sum.to_be_bytes());
-}
-
-pub(super) fn ethernet(ethertype: u16, payload: &[u8]) -> Vec<u8> {
-    let mut frame = Vec::with_capacity(ETHERNET + payload.len());
-    frame.extend_from_slice(&STACK_MAC);
-    frame.extend_from_slice(&GUEST_MAC);
-    frame.extend_from_slice(&ethertype.to_be_bytes());
-    frame.extend_from_slice(payload);
-    frame
-}
-
-/// An IPv4 packet with all that a header can say.
-#[derive(Debug, Clone)]
-pub(super) struct Ip {
-    pub(super) source: Ipv4Addr,
-    pub(super) destination: Ipv4Addr,
-    pub(super) protocol: u8,
-    pub(super) ttl: u8,
-    pub(super) tos: u8,
-    pub(super) ident: u16,
-    /// Flags and fragment offset as on the wire.
-    pub(super) fragment: u16,
-    pub(super) options: Vec<u8>,
-    pub(super) payload: Vec<u8>,
-}
-
-impl Ip {
-    pub(super) fn new(destination: Ipv4Addr, protocol: u8, payload: Vec<u8>) -> Self {
-        Self {
-            source: GUEST,
-            destination,
-            protocol,
-            ttl: 64,
-            tos: 0,
-            ident: 1,
-            fragment: 0x4000,
-            options: Vec::new(),
-            payload,
-        }
-    }
-
-    pub(super) fn packet(&self) -> Vec<u8> {
-        let header = 20 + self.options.len();
-        assert!(header.is_multiple_of(4) && header <= 60);
-        let mut packet = vec![0; header];
-        packet[0] = 0x40 | u8::try_from(header / 4).unwrap();
-        packet[1] = self.tos;
-        let total = u16::try_from(header + self.payload.len()).unwrap();
-        packet[2..4].copy_from_slice(&total.to_be_bytes());
-        packet[4..6].copy_from_slice(&self.ident.to_be_bytes());
-        packet[6..8].copy_from_slice(&self.fragment.to_be_bytes());
-        packet[8] = self.ttl;
-        packet[9] = self.protocol;
-        packet[12..16].copy_from_slice(&self.source.octets());
-        packet[16..20].copy_from_slice(&self.destination.octets());
-        packet[20..].copy_from_slice(&self.options);
-        let sum = checksum(&[&packet]);
-        packet[10..12].copy_from_slice(&sum.to_be_bytes());
-        packet.extend_from_slice(&self.payload);
-        packet
-    }
-
-    pub(super) fn frame(&self) -> Vec<u8> {
-        ethernet(0x0800, &self.packet())
-    }
-}
-
-/// A TCP segment of the container.
-#[derive(Debug, Clone)]
-pub(super) struct Segment {
-    pub(super) source: Ipv4Addr,
-    pub(super) port: u16,
-    pub(super) to: SocketAddrV4,
-    pub(super) seq: u32,
-    pub(super) ack: u32,
-    pub(super) flags: u8,
-    pub(super) window: u16,
-    pub(super) urgent: u16,
-    pub(super) options: Vec<u8>,
-    pub(super) payload: Vec<u8>,
-}
-
-impl Segment {
-    pub(super) fn new(port: u16, to: SocketAddrV4, flags: u8, seq: u32, ack: u32) -> Self {
-        Self {
-            source: GUEST,
-            port,
-            to,
-            seq,
-            ack,
-            flags,
-            window: 65535,
-            urgent: 0,
-            options: Vec::new(),
-            payload: Vec::new(),
-        }
-    }
-
-    pub(super) fn syn(port: u16, to: SocketAddrV4) -> Self {
-        Self {
-            options: vec![2, 4, 0x05, 0xb4],
-            ..Self::new(port, to, SYN, 1000, 0)
-        }
-    }
-
-    pub(super) fn with(mut self, payload: &[u8]) -> Self {
-        self.payload = payload.to_vec();
-        self
-    }
-
-    pub(super) fn segment(&self) -> Vec<u8> {
-        let header = 20 + self.options.len();
-        assert!(header.is_multiple_of(4) && header <= 60);
-        let mut segment = vec![0; header];
-        segment[..2].copy_from_slice(&self.port.to_be_bytes());
-        segment[2..4].copy_from_slice(&self.to.port().to_be_bytes());
-        segment[4..8].copy_from_slice(&self.seq.to_be_bytes());
-        segment[8..12].copy_from_slice(&self.ack.to_be_bytes());
-        segment[12] = u8::try_from(header / 4).unwrap() << 4;
-        segment[13] = self.flags;
-        segment[14..16].copy_from_slice(&self.window.to_be_bytes());
-        segment[18..20].copy_from_slice(&self.urgent.to_be_bytes());
-        segment[20..].copy_from_slice(&self.options);
-        segment.extend_from_slice(&self.payload);
-        fill_checksum(&mut segment, self.source, *self.to.ip(), TCP);
-        segment
-    }
-
-    pub(super) fn frame(&self) -> Vec<u8> {
-        Ip {
-            source: self.source,
-            ..Ip::new(*self.to.ip(), TCP, self.segment())
-        }
-        .frame()
-    }
-}
-
-pub(super) fn udp_segment(
-    source: Ipv4Addr,
-    port: u16,
-    to: SocketAddrV4,
-    payload: &[u8],
-) -> Vec<u8> {
-    let mut segment = Vec::with_capacity(8 + payload.len());
-    segment.extend_from_slice(&port.to_be_bytes());
-    segment.extend_from_slice(&to.port().to_be_bytes());
-    let length = u16::try_from(8 + payload.len()).unwrap();
-    segment.extend_from_slice(&length.to_be_bytes());
-    segment.extend_from_slice(&[0, 0]);
-    segment.extend_from_slice(payload);
-    fill_checksum(&mut segment, source, *to.ip(), UDP);
-    segment
-}
-
-pub(super) fn udp(port: u16, to: SocketAddrV4, payload: &[u8]) -> Vec<u8> {
-    Ip::new(*to.ip(), UDP, udp_segment(GUEST, port, to, payload)).frame()
-}
-
-pub(super) fn icmp_message(kind: u8, code: u8, rest: [u8; 4], payload: &[u8]) -> Vec<u8> {
-    let mut message = vec![kind, code, 0, 0];
-    message.extend_from_slice(&rest);
-    message.extend_from_slice(payload);
-    let sum = checksum(&[&message]);
-    message[2..4].copy_from_slice(&sum.to_be_bytes());
-    message
-}
-
-pub(super) fn echo(to: Ipv4Addr, ident: u16, seq: u16, payload: &[u8]) -> Vec<u8> {
-    let [a, b] = ident.to_be_bytes();
-    let [c, d] = seq.to_be_bytes();
-    Ip::new(to, ICMP, icmp_message(8, 0, [a, b, c, d], payload)).frame()
-}
-
-/// An ARP packet of the container in a frame.
-pub(super) fn arp(
-    operation: u16,
-    sender_mac: [u8; 6],
-    sender: Ipv4Addr,
-    target: Ipv4Addr,
-) -> Vec<u8> {
-    let mut packet = vec![0, 1, 8, 0, 6, 4];
-    packet.extend_from_slice(&operation.to_be_bytes());
-    packet.extend_from_slice(&sender_mac);
-    packet.extend_from_slice(&sender.octets());
-    packet.extend_from_slice(&[0; 6]);
-    packet.extend_from_slice(&target.octets());
-    let mut frame = ethernet(0x0806, &packet);
-    frame[..6].fill(0xff);
-    frame[6..12].copy_from_slice(&sender_mac);
-    frame
-}
+pub(super) use hostile::frames::*;
 
 /// The TCP segment in a frame, if its checksums are right.
 pub(super) fn intact_tcp(frame: &[u8]) -> Option<TcpSeen> {
@@ -471,9 +212,14 @@ fn read_ip(packet: &[u8]) -> Seen {
     assert_eq!(u16_at(packet, 6) & 0xbfff, 0, "never a fragment");
     assert!(packet[8] > 0);
     let (source, destination) = (address_at(packet, 12), address_at(packet, 16));
-    assert_eq!(destination, GUEST, "only the container is spoken to");
     let body = &packet[20..];
     let protocol = packet[9];
+    // A DHCP client may have no address yet.
+    let dhcp = destination.is_broadcast() && protocol == UDP && u16_at(body, 0) == 67;
+    assert!(
+        destination == GUEST || dhcp,
+        "only the container is spoken to"
+    );
     if protocol == TCP || protocol == UDP {
         let pseudo = pseudo_header(source, destination, protocol, body.len());
         assert!(
@@ -516,5 +262,28 @@ fn read_ip(packet: &[u8]) -> Seen {
             }
         }
         other => panic!("unexpected protocol {other}"),
+    }
+}
+
+/// Looks at a frame of IPv6 that the stack sent, fragments included: addresses, lengths
+/// and checksum.
+pub(super) fn check6(frame: &[u8]) {
+    assert_eq!(frame[6..12], STACK_MAC);
+    let packet = &frame[ETHERNET..];
+    assert_eq!(packet[0], 0x60);
+    assert_eq!(usize::from(u16_at(packet, 4)), packet.len() - 40);
+    let (source, destination) = (&packet[8..24], &packet[24..40]);
+    assert!(source[0] != 0xff && source != [0; 16] && destination != [0; 16]);
+    let protocol = packet[6];
+    if [TCP, UDP, 58].contains(&protocol) {
+        let length = u32::from(u16_at(packet, 4)).to_be_bytes();
+        let sums = [
+            source,
+            destination,
+            &length,
+            &[0, 0, 0, protocol],
+            &packet[40..],
+        ];
+        assert_eq!(checksum(&sums), 0, "checksum of protocol {protocol}");
     }
 }

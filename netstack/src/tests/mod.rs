@@ -24,7 +24,6 @@ mod world;
 pub(crate) mod dns;
 mod dns_names;
 mod hostile;
-mod hostile_tcp;
 mod icmp;
 mod ipv6;
 mod limits;

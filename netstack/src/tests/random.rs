@@ -472,7 +472,7 @@ proptest! {
     ) {
         let mut c = config(links()[link]);
         if small_rings {
-            c.limits.ring_budget = 0;
+            c.limits.max_buffered = 1 << 20;
         }
         let mut w = World::with(c);
         w.seed(seed);

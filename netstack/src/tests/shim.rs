@@ -87,6 +87,12 @@ pub(super) fn to_guest(link: LinkConfig, frame: &[u8]) -> Vec<Vec<u8>> {
         return vec![frame.to_vec()];
     }
     assert_eq!(flags, NEEDS_CSUM);
+    if frame[12..14] == [0x86, 0xdd] {
+        assert_eq!((gso, start), (0, ETHERNET + 40));
+        let mut whole = frame.to_vec();
+        complete(&mut whole, start, offset);
+        return vec![whole];
+    }
     assert_eq!(frame[12..15], [8, 0, 0x45]);
     let protocol = frame[ETHERNET + 9];
     assert_eq!(start, TRANSPORT);

@@ -281,7 +281,7 @@ fn window_opens_after_both_have_ended() {
 #[test]
 fn fin_beyond_the_window() {
     let mut c = config(links()[0]);
-    c.limits.ring_budget = 0;
+    c.limits.max_buffered = 1 << 20;
     let mut w = World::with(c);
     w.host.reads = false;
     w.host.buffers = (1, 1);
@@ -456,7 +456,7 @@ fn blind_resets() {
 
 /// N17: every call of the host fails once, at each of its first steps.
 #[test]
-fn every_host_call_fails_in_turn() {
+fn n17_every_host_call_fails_in_turn() {
     for call in [Call::Connect, Call::Send, Call::Receive] {
         for error in [
             HostError::Refused,

@@ -65,9 +65,9 @@ fn megabytes_on_every_link() {
 
 #[test]
 fn rings_of_every_size() {
-    for budget in [0, 4 << 20, 64 << 20, 512 << 20] {
+    for budget in [1 << 20, 4 << 20, 64 << 20, 512 << 20] {
         let mut c = config(links()[2]);
-        c.limits.ring_budget = budget;
+        c.limits.max_buffered = budget;
         let mut w = World::with(c);
         let pair = w.connect_with(remote(1, 80), 256 << 10);
         let (up, down) = (pattern(1, 1 << 20), pattern(2, 1 << 20));

@@ -318,7 +318,7 @@ fn the_whole_of_an_unscaled_window_is_kept() {
 fn a_window_that_had_to_shrink_opens_again() {
     let mut config = config(links()[0]);
     // One ring of 256 KiB; the next is smaller.
-    config.limits.ring_budget = 128 * (256 << 10);
+    config.limits.max_buffered = 128 * (256 << 10);
     let mut w = World::with(config);
     w.host.reads = false;
     w.host.buffers = (1000, 1000);

@@ -95,6 +95,8 @@ pub(super) struct World {
     mender: frames::Mender,
     /// What came for the frames made by hand.
     seen: VecDeque<Seen>,
+    /// Frames of IPv6, which the container's kernel does not speak.
+    seen6: Vec<Vec<u8>>,
     /// When the stack sent a segment to each port of the container's kernel.
     pub(super) spoke: HashMap<u16, Vec<Instant>>,
     /// The container's kernel is there.
@@ -128,6 +130,7 @@ impl World {
             sequence: 0,
             mender: frames::Mender::default(),
             seen: VecDeque::new(),
+            seen6: Vec::new(),
             spoke: HashMap::new(),
             guest_alive: true,
             calls: 0,
@@ -164,6 +167,11 @@ impl World {
     /// What has come for the frames made by hand since the last call.
     pub(super) fn take(&mut self) -> Vec<Seen> {
         self.seen.drain(..).collect()
+    }
+
+    /// Frames of IPv6 that have come since the last call.
+    pub(super) fn take6(&mut self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.seen6)
     }
 
     /// As [`World::take`], TCP only.
@@ -253,19 +261,22 @@ impl World {
         let open: BTreeSet<FlowId> = self.host.open.keys().copied().collect();
         assert_eq!(with_socket, open, "flow table and sockets");
         assert_eq!(self.stack.flows.ids().len(), self.stack.flow_count());
+        let limits = self.stack.config.limits;
         let connecting = self
             .host
             .open
             .values()
             .filter(|socket| matches!(socket, Socket::Tcp(tcp) if tcp.connecting))
             .count();
-        let inviting = self.stack.flows.tcp().filter(|flow| flow.is_inviting());
-        assert_eq!(
-            self.stack.half_open,
-            connecting + inviting.count(),
-            "half-open count"
+        let half_open = self.stack.flows.tcp().filter(|flow| flow.is_half_open());
+        assert_eq!(self.stack.half_open, half_open.count(), "half-open count");
+        assert!(self.stack.half_open >= connecting);
+        let queued = self.stack.half_open_queue.len();
+        assert!(
+            queued <= 2 * self.stack.config.limits.max_half_open + 65,
+            "{queued}"
         );
-        let limits = self.stack.config.limits;
+        assert!(self.stack.usage().buffered <= limits.max_buffered);
         assert!(self.stack.half_open <= limits.max_half_open);
         assert!(self.stack.flow_count() <= 2 * limits.max_flows);
         let timed = |key: &FlowKey| key.protocol != Protocol::Tcp && key.remote.is_some();
@@ -301,6 +312,11 @@ impl World {
         for frame in frames {
             for frame in shim::to_guest(self.link, &frame) {
                 assert!(frame.len() <= frames::ETHERNET + usize::from(self.link.mtu));
+                if frame[12..14] == [0x86, 0xdd] {
+                    frames::check6(&frame);
+                    self.seen6.push(frame);
+                    continue;
+                }
                 let Some(frame) = self.mender.add(frame) else {
                     continue;
                 };

@@ -4,21 +4,18 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use super::super::args::parse_bool;
-use super::{names, shown, usage};
+use super::{budgets, names, shown, usage};
 use crate::config::{BuiltinNetwork, Ipv6Mode, LinkChoice, Network, Outbound};
 use crate::error::Error;
 
 /// The keys of `--net=builtin:`.
 const KEYS: &str = "mtu, link, cidr, enable_ipv6, cidr6, outbound_addr, outbound_addr6, \
-                    allow_host_loopback, allow_host_addresses, allow_link_local, max_flows, \
+                    allow_host_loopback, allow_host_addresses, allow_link_local, \
                     busy_poll";
 /// The smallest packet that every IPv4 host has to take (RFC 791 section 3.1).
 const MTU_LEAST: u16 = 576;
 /// The largest that leaves room for a link header in 64 KiB.
 const MTU_MOST: u16 = 65520;
-/// The most file descriptors of a process as kernels are set up (`fs.nr_open`).
-const FLOWS_MOST: usize = 1 << 20;
-
 /// Longest time to look for events before sleeping, microseconds: beyond it a
 /// sleep costs less than it saves.
 const BUSY_POLL_MOST: u64 = 1000;
@@ -131,20 +128,16 @@ fn set(network: &mut BuiltinNetwork, key: &str, value: &str) -> Result<(), Strin
         "allow_host_loopback" => network.allow_host_loopback = flag()?,
         "allow_host_addresses" => network.allow_host_addresses = flag()?,
         "allow_link_local" => network.allow_link_local = flag()?,
-        "max_flows" => {
-            network.max_flows = Some(
-                number(value)
-                    .filter(|flows| (1..=FLOWS_MOST).contains(flows))
-                    .ok_or_else(|| format!("a number from 1 to {FLOWS_MOST} is needed"))?,
-            );
-        }
         "busy_poll" => {
             let micros = number(value)
                 .filter(|micros| *micros <= BUSY_POLL_MOST)
                 .ok_or_else(|| format!("microseconds from 0 to {BUSY_POLL_MOST} are needed"))?;
             network.busy_poll = Duration::from_micros(micros);
         }
-        _ => return Err(format!("unknown option (known: {KEYS})")),
+        _ => {
+            let unknown = || format!("unknown option (known: {KEYS}, {})", budgets::KEYS);
+            budgets::set(network, key, value).ok_or_else(unknown)??;
+        }
     }
     Ok(())
 }
@@ -543,8 +536,6 @@ mod tests {
             "allow_host_loopback",
             "allow_host_loopback=yes",
             "max_flows=0",
-            "max_flows=-1",
-            "max_flows=1048577",
             "busy_poll=",
             "busy_poll=1001",
             "busy_poll=1ms",

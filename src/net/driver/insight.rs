@@ -60,6 +60,7 @@ impl Driver {
         let stats = self.stack.stats();
         let [spliced_up, spliced_down] = self.published.moved();
         let flows = self.stack.flow_count() as u64;
+        let usage = self.stack.usage();
         let counter = |name, help, value| Figure {
             name,
             help,
@@ -72,6 +73,18 @@ impl Driver {
                 help: "Flows at present, all protocols, UDP sockets among them.",
                 gauge: true,
                 value: flows,
+            },
+            Figure {
+                name: "half_open_flows",
+                help: "TCP connections at present that are half-open.",
+                gauge: true,
+                value: usage.half_open as u64,
+            },
+            Figure {
+                name: "buffered_bytes",
+                help: "Memory for TCP payload on its way at present, bytes.",
+                gauge: true,
+                value: usage.buffered as u64,
             },
             counter(
                 "frames_up_total",
@@ -108,6 +121,26 @@ impl Driver {
                 "over_limit_total",
                 "Flows refused because there were too many.",
                 stats.over_limit,
+            ),
+            counter(
+                "over_half_open_total",
+                "Connections refused because too many were half-open.",
+                stats.over_half_open,
+            ),
+            counter(
+                "over_buffered_total",
+                "Connections reset because too many bytes were waiting.",
+                stats.over_buffered,
+            ),
+            counter(
+                "over_pps_total",
+                "Frames lost because there were too many in a second.",
+                stats.over_pps,
+            ),
+            counter(
+                "given_up_total",
+                "Datagram flows without an answer of late given up for new flows.",
+                stats.given_up,
             ),
             counter(
                 "tcp_up_bytes_total",

@@ -1,19 +1,18 @@
-//! The TCP cases of the security anchors: N1, N9, N13 over TCP, N16, N19, N26,
-//! N27, N34. For the others see `hostile`.
+//! Effects of N1, N9, N13 over TCP, N16, N19, N26, N27 and N34.
 
 use std::net::SocketAddrV4;
 
 use smoltcp::time::Duration;
 
-use super::frames::{self, ACK, DNS, FIN, GUEST, Ip, PSH, RST, SYN, Segment, TCP, URG};
-use super::guest::{Read, remote};
-use super::host::Outcome;
-use super::hostile::no_service;
-use super::shim::Rng;
-use super::world::{World, config, links, pattern, resolver};
+use super::super::frames::{self, ACK, DNS, FIN, GUEST, Ip, PSH, RST, SYN, Segment, TCP, URG};
+use super::super::guest::{Read, remote};
+use super::super::host::Outcome;
+use super::super::shim::Rng;
+use super::super::world::{World, config, links, pattern, resolver};
+use super::no_service;
 
 #[test]
-fn n1_urgent_data_is_ordinary_data() {
+fn n01_urgent_data_is_ordinary_data() {
     for urgent in [0, 1, 7, 8, 0xffff] {
         for flags in [URG | ACK, URG | ACK | PSH] {
             let mut w = World::plain();
@@ -34,7 +33,7 @@ fn n1_urgent_data_is_ordinary_data() {
 }
 
 #[test]
-fn n9_no_application_is_emulated() {
+fn n09_no_application_is_emulated() {
     for port in [21, 113, 514, 6667, 7070] {
         let mut w = World::plain();
         let pair = w.connect(remote(1, port));
@@ -243,7 +242,7 @@ fn n27_blind_segments() {
     }
     if w.closed(pair.flow).is_none() {
         let (up, down) = (pattern(1, 20_000), pattern(2, 20_000));
-        super::tcp_data::exchange(&mut w, pair, &up, &down, Duration::from_secs(5));
+        super::super::tcp_data::exchange(&mut w, pair, &up, &down, Duration::from_secs(5));
     } else {
         panic!("a blind segment ended the connection");
     }
