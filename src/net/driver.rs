@@ -108,13 +108,13 @@ impl Driver {
         let began = Instant::now();
         let [link_token, monitor_token, alarm_token] =
             [first_token, first_token + 1, first_token + 2].map(Token);
-        registry
-            .register(
-                &mut SourceFd(&link.as_fd().as_raw_fd()),
-                link_token,
-                Interest::READABLE,
-            )
-            .map_err(failed("watch the container's network link"))?;
+        let more = receiver.more_descriptors().iter().map(AsFd::as_fd);
+        for fd in more.chain([link.as_fd()]) {
+            let interest = Interest::READABLE;
+            registry
+                .register(&mut SourceFd(&fd.as_raw_fd()), link_token, interest)
+                .map_err(failed("watch the container's network link"))?;
+        }
         let local = LocalAddresses::new(registry, monitor_token)
             .map_err(failed("watch the host's addresses"))?;
         let alarm = Alarm::new(registry, alarm_token).map_err(failed("make a timer"))?;

@@ -13,6 +13,11 @@
 //! 3 frames are packed, but a block of them is handed over only when it is full
 //! or after a millisecond or more, and whoever waits for an answer would wait
 //! that long.
+//!
+//! In version 2 a slot holds one frame, whatever its length, so slots for the
+//! longest frames would be few: there are three rings, each of a socket of its own
+//! with a filter by length. What they hold is taken in the order of the kernel's
+//! time stamps, which each frame gets when it comes.
 
 // C sizes in the integer types that the kernel's structures have.
 #![allow(clippy::cast_possible_truncation)]
@@ -27,22 +32,65 @@ use super::ip::set_option;
 
 /// Bytes of `struct virtio_net_hdr`, which the kernel writes right before the frame.
 const VNET_HEADER: usize = 10;
-/// Bytes of a slot: the kernel's header and the virtio header (76 bytes) before the
-/// longest frame that an interface sends with the usual `gso_max_size`: 64 KiB of
-/// IP and its Ethernet header.
-const SLOT: usize = 65_664;
 /// Memory that the kernel allocates in one piece, where it finds that; bytes.
 const BLOCK: usize = 2 << 20;
-const SLOTS_PER_BLOCK: usize = BLOCK / SLOT;
-const BLOCKS: usize = 2;
-/// Frames that the ring holds; what comes when it is full is lost.
-pub const SLOTS: usize = BLOCKS * SLOTS_PER_BLOCK;
-/// Memory of a ring; bytes.
-const MEMORY: usize = BLOCKS * BLOCK;
+/// What the kernel's header and the virtio header take of a slot, at most.
+const HEAD: usize = 80;
+
+/// A ring's measures.
+#[derive(Debug, Clone, Copy)]
+struct Class {
+    /// Bytes of a slot.
+    slot: usize,
+    /// Pieces of memory.
+    blocks: usize,
+}
+
+impl Class {
+    const fn slots_per_block(self) -> usize {
+        BLOCK / self.slot
+    }
+
+    const fn slots(self) -> usize {
+        self.blocks * self.slots_per_block()
+    }
+
+    const fn memory(self) -> usize {
+        self.blocks * BLOCK
+    }
+
+    /// The longest frame, without a virtio header.
+    const fn longest(self) -> usize {
+        self.slot - HEAD
+    }
+
+    /// Where a slot begins.
+    const fn offset(self, slot: usize) -> usize {
+        (slot / self.slots_per_block()) * BLOCK + (slot % self.slots_per_block()) * self.slot
+    }
+}
+
+/// How many rings there are.
+pub const RINGS: usize = 3;
+/// 1024 slots for acknowledgements, first segments, and all that fits in an Ethernet
+/// frame; 512 for what a program writes at a time; 62 for the longest frames, 64 KiB of
+/// IP and an Ethernet header with the usual `gso_max_size`. 10 MiB together.
+const CLASSES: [Class; RINGS] = [
+    Class {
+        slot: 2048,
+        blocks: 1,
+    },
+    Class {
+        slot: 8192,
+        blocks: 2,
+    },
+    Class {
+        slot: 65_664,
+        blocks: 2,
+    },
+];
 /// Most frames that are ours at a time.
 pub const MOST_TAKEN: usize = 32;
-
-const _: () = assert!(MOST_TAKEN < SLOTS && SLOT % libc::TPACKET_ALIGNMENT == 0);
 
 /// Makes a packet socket that hears of nothing yet. Frames in both directions carry
 /// a virtio header, and those that the socket sends do not come back to it.
@@ -70,19 +118,28 @@ fn borrow(fd: &OwnedFd) -> BorrowedFd<'_> {
     std::os::fd::AsFd::as_fd(fd)
 }
 
-/// Gives a packet socket its ring, 4 MiB of kernel memory. It is there as long as
-/// the socket is, whoever maps it.
+/// Gives a packet socket the ring `n` of [`RINGS`], and the filter for what belongs
+/// there. The ring is there as long as the socket is, whoever maps it.
 ///
 /// # Errors
 /// ENOMEM; otherwise as setsockopt(2).
-pub fn make_ring(socket: BorrowedFd<'_>) -> io::Result<()> {
+pub fn make_ring(socket: BorrowedFd<'_>, n: usize) -> io::Result<()> {
+    let class = *CLASSES.get(n).ok_or(io::ErrorKind::InvalidInput)?;
+    let above = n.checked_sub(1).and_then(|n| CLASSES.get(n));
+    let most = if n + 1 < RINGS {
+        class.longest()
+    } else {
+        // To be taken, and seen to be too long.
+        u32::MAX as usize
+    };
+    filter_by_length(socket, above.map_or(0, |class| class.longest()), most)?;
     let version = libc::tpacket_versions::TPACKET_V2 as libc::c_int;
     set_option(socket, libc::SOL_PACKET, libc::PACKET_VERSION, version)?;
     let request = libc::tpacket_req {
         tp_block_size: BLOCK as libc::c_uint,
-        tp_block_nr: BLOCKS as libc::c_uint,
-        tp_frame_size: SLOT as libc::c_uint,
-        tp_frame_nr: SLOTS as libc::c_uint,
+        tp_block_nr: class.blocks as libc::c_uint,
+        tp_frame_size: class.slot as libc::c_uint,
+        tp_frame_nr: class.slots() as libc::c_uint,
     };
     // SAFETY: the option value is a live tpacket_req of the length given.
     let result = unsafe {
@@ -92,6 +149,41 @@ pub fn make_ring(socket: BorrowedFd<'_>) -> io::Result<()> {
             libc::PACKET_RX_RING,
             std::ptr::from_ref(&request).cast(),
             size_of::<libc::tpacket_req>() as libc::socklen_t,
+        )
+    };
+    check(result)
+}
+
+/// Has a socket hear of frames of more than `above` bytes and at most `most` alone.
+fn filter_by_length(socket: BorrowedFd<'_>, above: usize, most: usize) -> io::Result<()> {
+    let instruction = |code: u32, jt, jf, k: usize| libc::sock_filter {
+        code: code as u16,
+        jt,
+        jf,
+        k: k as u32,
+    };
+    let longer = libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K;
+    let end = libc::BPF_RET | libc::BPF_K;
+    let mut program = [
+        instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_LEN, 0, 0, 0),
+        instruction(longer, 2, 0, most),
+        instruction(longer, 0, 1, above),
+        instruction(end, 0, 0, u32::MAX as usize),
+        instruction(end, 0, 0, 0),
+    ];
+    let filter = libc::sock_fprog {
+        len: program.len() as libc::c_ushort,
+        filter: program.as_mut_ptr(),
+    };
+    // SAFETY: the option value is a live sock_fprog of the length given, whose pointer and
+    // length are those of a live array.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            std::ptr::from_ref(&filter).cast(),
+            size_of::<libc::sock_fprog>() as libc::socklen_t,
         )
     };
     check(result)
@@ -152,36 +244,31 @@ fn check(result: libc::c_int) -> io::Result<()> {
 /// Where a frame lies, with its virtio header.
 #[derive(Debug, Clone, Copy, Default)]
 struct Place {
+    ring: usize,
     offset: usize,
     length: usize,
 }
 
-/// The receive ring of a packet socket, mapped.
-///
-/// Nobody but the kernel writes to it: only this process has the socket.
+/// One ring, mapped. Nobody but the kernel writes to it: only this process has the
+/// socket.
 #[derive(Debug)]
-pub struct Ring {
+struct Ring {
     memory: NonNull<u8>,
+    class: Class,
     /// The slot where the next frame will be.
     next: usize,
-    /// Those before it that are ours, the oldest first.
-    taken: [Place; MOST_TAKEN],
-    count: usize,
-    losing: bool,
+    /// How many before it are ours.
+    taken: usize,
 }
 
 impl Ring {
-    /// Maps the ring that [`make_ring`] has made.
-    ///
-    /// # Errors
-    /// As mmap(2); EINVAL where there is no such ring.
-    pub fn map(socket: BorrowedFd<'_>) -> io::Result<Self> {
+    fn map(socket: BorrowedFd<'_>, class: Class) -> io::Result<Self> {
         // SAFETY: a new mapping at an address of the kernel's choice, which no other object
         // is in. The kernel refuses any length but that of the ring.
         let memory = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
-                MEMORY,
+                class.memory(),
                 libc::PROT_READ | libc::PROT_WRITE,
                 libc::MAP_SHARED,
                 socket.as_raw_fd(),
@@ -191,27 +278,93 @@ impl Ring {
         if memory == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        let memory = NonNull::new(memory.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Self {
-            memory,
+            memory: NonNull::new(memory.cast()).ok_or(io::ErrorKind::OutOfMemory)?,
+            class,
             next: 0,
-            taken: [Place::default(); MOST_TAKEN],
-            count: 0,
-            losing: false,
+            taken: 0,
         })
-    }
-
-    /// Where a slot begins.
-    fn offset(slot: usize) -> usize {
-        (slot / SLOTS_PER_BLOCK) * BLOCK + (slot % SLOTS_PER_BLOCK) * SLOT
     }
 
     /// The status word of a slot.
     fn status(&self, slot: usize) -> &AtomicU32 {
+        let offset = self.class.offset(slot % self.class.slots());
         // SAFETY: every slot is within the mapping, which lives as long as `self`, and begins
         // with a 32-bit status word at an address that is a multiple of 16. Kernel and process
         // both access it as one word, we by this reference alone.
-        unsafe { AtomicU32::from_ptr(self.memory.as_ptr().add(Self::offset(slot)).cast()) }
+        unsafe { AtomicU32::from_ptr(self.memory.as_ptr().add(offset).cast()) }
+    }
+
+    /// The header of the next frame, and its status, if there is one.
+    fn peek(&self) -> Option<(u32, libc::tpacket2_hdr)> {
+        let status = self.status(self.next).load(Ordering::Acquire);
+        if status & libc::TP_STATUS_USER == 0 || self.taken >= self.class.slots() {
+            return None;
+        }
+        let offset = self.class.offset(self.next);
+        // SAFETY: the slot is ours, so the kernel does not write to it, and has written the
+        // header that it begins with; its address is a multiple of 16.
+        let header = unsafe {
+            self.memory
+                .as_ptr()
+                .add(offset)
+                .cast::<libc::tpacket2_hdr>()
+                .read()
+        };
+        Some((status, header))
+    }
+
+    fn give_back(&mut self) {
+        let slots = self.class.slots();
+        let first = self.next + slots - self.taken;
+        for slot in first..first + self.taken {
+            self.status(slot)
+                .store(libc::TP_STATUS_KERNEL, Ordering::Release);
+        }
+        self.taken = 0;
+    }
+
+    fn is_filling(&self) -> bool {
+        let middle = self.next + self.class.slots() / 2;
+        self.status(middle).load(Ordering::Relaxed) & libc::TP_STATUS_USER != 0
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is this object's own, and every reference into it borrows it.
+        unsafe { libc::munmap(self.memory.as_ptr().cast(), self.class.memory()) };
+    }
+}
+
+/// The receive rings of an interface, mapped.
+#[derive(Debug)]
+pub struct Rings {
+    rings: [Ring; RINGS],
+    /// Frames that are ours, in the order in which they came.
+    taken: [Place; MOST_TAKEN],
+    count: usize,
+    losing: bool,
+}
+
+impl Rings {
+    /// Maps the rings that [`make_ring`] has made.
+    ///
+    /// # Errors
+    /// As mmap(2); EINVAL where there is no such ring.
+    pub fn map(sockets: [BorrowedFd<'_>; RINGS]) -> io::Result<Self> {
+        let [a, b, c] = sockets;
+        let rings = [
+            Ring::map(a, CLASSES[0])?,
+            Ring::map(b, CLASSES[1])?,
+            Ring::map(c, CLASSES[2])?,
+        ];
+        Ok(Self {
+            rings,
+            taken: [Place::default(); MOST_TAKEN],
+            count: 0,
+            losing: false,
+        })
     }
 
     /// Takes the next frame if there is one: its length with the virtio header, or 0
@@ -220,21 +373,12 @@ impl Ring {
         if self.count >= MOST_TAKEN {
             return None;
         }
-        let status = self.status(self.next).load(Ordering::Acquire);
-        if status & libc::TP_STATUS_USER == 0 {
-            return None;
-        }
+        let waiting = self.rings.iter().enumerate();
+        let waiting = waiting.filter_map(|(n, ring)| Some((n, ring.peek()?)));
+        let (n, (status, header)) =
+            waiting.min_by_key(|(_, (_, header))| (header.tp_sec, header.tp_nsec))?;
         self.losing |= status & libc::TP_STATUS_LOSING != 0;
-        let start = Self::offset(self.next);
-        // SAFETY: the slot is ours, so the kernel does not write to it, and has written the
-        // header that it begins with; its address is a multiple of 16.
-        let header = unsafe {
-            self.memory
-                .as_ptr()
-                .add(start)
-                .cast::<libc::tpacket2_hdr>()
-                .read()
-        };
+        let ring = &mut self.rings[n];
         let begin = usize::from(header.tp_mac).saturating_sub(VNET_HEADER);
         let end = usize::from(header.tp_mac) + header.tp_snaplen as usize;
         // Cut short: longer than any that we have let the interface send. With a tag: of a
@@ -242,14 +386,16 @@ impl Ring {
         let usable = header.tp_snaplen == header.tp_len
             && status & libc::TP_STATUS_VLAN_VALID == 0
             && begin >= size_of::<libc::tpacket2_hdr>()
-            && end <= SLOT;
+            && end <= ring.class.slot;
         let length = if usable { end - begin } else { 0 };
         self.taken[self.count] = Place {
-            offset: start + begin,
+            ring: n,
+            offset: ring.class.offset(ring.next) + begin,
             length,
         };
         self.count += 1;
-        self.next = (self.next + 1) % SLOTS;
+        ring.next = (ring.next + 1) % ring.class.slots();
+        ring.taken += 1;
         Some(length)
     }
 
@@ -259,40 +405,30 @@ impl Ring {
             .iter()
             .filter(|place| place.length > 0)
             .map(|place| {
+                let memory = self.rings[place.ring].memory;
                 // SAFETY: `take` has made sure that this is within a slot that is ours, and
                 // it is ours until `give_back`, which needs `self` alone. The kernel does not
                 // write to it until then.
                 unsafe {
-                    std::slice::from_raw_parts(self.memory.as_ptr().add(place.offset), place.length)
+                    std::slice::from_raw_parts(memory.as_ptr().add(place.offset), place.length)
                 }
             })
     }
 
     /// Gives the taken slots back to the kernel.
     pub fn give_back(&mut self) {
-        let first = self.next + SLOTS - self.count;
-        for slot in first..first + self.count {
-            self.status(slot % SLOTS)
-                .store(libc::TP_STATUS_KERNEL, Ordering::Release);
-        }
+        self.rings.iter_mut().for_each(Ring::give_back);
         self.count = 0;
     }
 
-    /// Whether at least half of the slots hold frames that have not been taken.
+    /// Whether at least half of the slots of a ring hold frames that have not been
+    /// taken.
     pub fn is_filling(&self) -> bool {
-        let middle = (self.next + SLOTS / 2) % SLOTS;
-        self.status(middle).load(Ordering::Relaxed) & libc::TP_STATUS_USER != 0
+        self.rings.iter().any(Ring::is_filling)
     }
 
     /// Whether the kernel has said that frames were lost, since this was last asked.
     pub fn is_losing(&mut self) -> bool {
         std::mem::take(&mut self.losing)
-    }
-}
-
-impl Drop for Ring {
-    fn drop(&mut self) {
-        // SAFETY: the mapping is this object's own, and every reference into it borrows it.
-        unsafe { libc::munmap(self.memory.as_ptr().cast(), MEMORY) };
     }
 }

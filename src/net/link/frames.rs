@@ -1,13 +1,13 @@
 //! Frames read from the link, several at a time.
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 
 use super::super::sockets::MAX_FRAME;
 use super::ring::Queue;
-use crate::sys::packet::{self, Ring};
+use crate::sys::packet;
 
 /// Most frames that are read before any is looked at. They are long ones, whose
 /// payload goes to the host in one call for each flow, and which are acknowledged
@@ -38,9 +38,9 @@ impl Receiver {
         Self(Source::Read(Frames::new()))
     }
 
-    /// For a packet socket with a ring.
-    pub(super) fn ring(ring: Ring) -> Self {
-        Self(Source::Ring(Queue::new(ring)))
+    /// For packet sockets with rings.
+    pub(super) fn rings(queue: Queue) -> Self {
+        Self(Source::Ring(queue))
     }
 
     /// Takes what is there, up to a batch, the one before being dealt with; `false`
@@ -79,6 +79,14 @@ impl Receiver {
         };
         let read = read.into_iter().flatten();
         read.chain(ring.into_iter().flatten())
+    }
+
+    /// Descriptors that frames come by, besides the link's own.
+    pub(in super::super) fn more_descriptors(&self) -> &[OwnedFd] {
+        match &self.0 {
+            Source::Read(_) => &[],
+            Source::Ring(queue) => queue.sockets(),
+        }
     }
 
     /// How many frames the last batch has, and how many bytes.

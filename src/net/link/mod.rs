@@ -25,9 +25,10 @@ use rustix::io::Errno;
 use super::netlink::Netlink;
 use crate::config::{BuiltinNetwork, LinkChoice};
 use crate::error::{Error, StepFailure};
-use crate::sys::packet::Ring;
+use crate::sys::packet::Rings;
 
 pub(super) use frames::Receiver;
+use ring::Queue;
 pub use tap::probe as probe_tap;
 
 /// The interface's name in the container, as slirp4netns has it; whatever the link is
@@ -46,9 +47,11 @@ enum Kind {
 #[derive(Debug)]
 pub struct Link {
     kind: Kind,
+    /// Frames go out by this one, and come by it.
     socket: OwnedFd,
-    /// Keeps the container's network namespace, where the socket does not.
-    namespace: Option<OwnedFd>,
+    /// Of a veth pair: the other sockets that frames come by, and what keeps the
+    /// container's network namespace.
+    more: Vec<OwnedFd>,
     /// Of the far end of a veth pair, while it is made.
     there: Option<Netlink>,
 }
@@ -65,10 +68,11 @@ impl Link {
             },
         };
         let pair = veth::create(here, network.mtu)?;
+        let [socket, a, b] = pair.sockets;
         Ok(Self {
             kind: Kind::Veth(why),
-            socket: pair.socket,
-            namespace: Some(pair.namespace),
+            socket,
+            more: vec![a, b, pair.namespace],
             there: Some(pair.there),
         })
     }
@@ -84,7 +88,7 @@ impl Link {
         Ok(Self {
             kind: Kind::Tap,
             socket: tap::create()?,
-            namespace: None,
+            more: Vec::new(),
             there: None,
         })
     }
@@ -96,8 +100,7 @@ impl Link {
             Kind::Veth(None) => "veth".to_owned(),
             Kind::Veth(Some(why)) => format!("veth {why}"),
         };
-        let fds = [Some(self.socket), self.namespace];
-        (about, fds.into_iter().flatten().collect())
+        (about, [self.socket].into_iter().chain(self.more).collect())
     }
 
     /// The reverse of [`Link::into_parts`].
@@ -115,18 +118,22 @@ impl Link {
             _ => None,
         };
         let mut fds = fds.into_iter();
-        match (kind, fds.next(), fds.next()) {
-            (Some(kind), Some(socket), namespace) => Ok(Self {
+        match (kind, fds.next()) {
+            (Some(kind), Some(socket)) => Ok(Self {
                 kind,
                 socket,
-                namespace,
+                more: fds.collect(),
                 there: None,
             }),
-            _ => Err(Error::host(
-                "take over the container's network link",
-                io::Error::from(io::ErrorKind::InvalidData),
-            )),
+            _ => Err(Self::no_link()),
         }
+    }
+
+    fn no_link() -> Error {
+        Error::host(
+            "take over the container's network link",
+            io::Error::from(io::ErrorKind::InvalidData),
+        )
     }
 
     /// Says in the log what it is.
@@ -143,11 +150,12 @@ impl Link {
     /// Gets it ready to be driven.
     pub(super) fn open(self, mtu: u16) -> Result<(LinkConfig, Receiver, Sender), Error> {
         self.report();
-        let (config, receiver) = match self.kind {
+        let mut sender = Sender::new(self.socket);
+        match self.kind {
             Kind::Tap => {
-                let config = tap::configure(&self.socket, mtu)
+                let config = tap::configure(&sender.socket, mtu)
                     .map_err(|error| Error::host("configure the TAP device", error))?;
-                (config, Receiver::reading())
+                Ok((config, Receiver::reading(), sender))
             }
             Kind::Veth(_) => {
                 let config = LinkConfig {
@@ -156,14 +164,14 @@ impl Link {
                     tso: true,
                     uso: true,
                 };
-                let ring = Ring::map(self.socket.as_fd())
-                    .map_err(|error| Error::host("map the ring of the packet socket", error))?;
-                (config, Receiver::ring(ring))
+                let [a, b, namespace] =
+                    <[OwnedFd; 3]>::try_from(self.more).map_err(|_| Self::no_link())?;
+                let rings = Rings::map([sender.socket.as_fd(), a.as_fd(), b.as_fd()])
+                    .map_err(|error| Error::host("map the rings of the packet sockets", error))?;
+                sender.namespace = Some(namespace);
+                Ok((config, Receiver::rings(Queue::new(rings, [a, b])), sender))
             }
-        };
-        let mut sender = Sender::new(self.socket);
-        sender.namespace = self.namespace;
-        Ok((config, receiver, sender))
+        }
     }
 }
 
@@ -171,7 +179,7 @@ impl Link {
 #[derive(Debug)]
 pub(super) struct Sender {
     socket: OwnedFd,
-    /// Only kept open, as [`Link`]'s.
+    /// Keeps the container's network namespace, where the socket does not.
     #[allow(dead_code, reason = "it is open for as long as this is")]
     namespace: Option<OwnedFd>,
     /// The interface has been taken away.

@@ -1,4 +1,4 @@
-//! Frames out of a packet socket's ring, several at a time.
+//! Frames out of a packet socket's rings, several at a time.
 //!
 //! # Theory of operation
 //!
@@ -7,15 +7,15 @@
 //! and the container is not made to wait when there is none left, as a TAP would
 //! make it: the frame is lost. A thousand connections that are opened at once would
 //! lose most of their first segments, and again when their timers expire together.
-//! So when half of the slots are full, all are emptied into memory of our own, which
+//! So when half of the slots of a ring are full, all are emptied into memory of our own, which
 //! takes less time than it takes the container to fill them, and from there frames
 //! are taken first. That costs the copy that a read from a TAP costs, and only then.
 
 use std::collections::VecDeque;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::frames::{LONG, MOST, Size};
-use crate::sys::packet::{self, Ring};
+use crate::sys::packet::{self, RINGS, Rings};
 
 /// Most bytes, and most frames, that are held beside the ring; what comes then stays
 /// in the ring until there is room.
@@ -25,7 +25,9 @@ const MOST_FRAMES: usize = 8192;
 /// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Queue {
-    ring: Ring,
+    ring: Rings,
+    /// All but the sender's: they belong to nobody else.
+    sockets: [OwnedFd; RINGS - 1],
     spilled: Spilled,
     /// The batch is of what was spilled; else of the ring.
     from_spilled: bool,
@@ -33,9 +35,10 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    pub(super) fn new(ring: Ring) -> Self {
+    pub(super) fn new(ring: Rings, sockets: [OwnedFd; RINGS - 1]) -> Self {
         Self {
             ring,
+            sockets,
             spilled: Spilled::default(),
             from_spilled: false,
             size: (0, 0),
@@ -92,11 +95,12 @@ impl Queue {
     /// The batch has been dealt with; how many frames were lost meanwhile.
     pub(super) fn release(&mut self, socket: BorrowedFd<'_>) -> u64 {
         self.end_batch();
-        if self.ring.is_losing() {
-            packet::lost(socket).unwrap_or(0).into()
-        } else {
-            0
+        if !self.ring.is_losing() {
+            return 0;
         }
+        let others = self.sockets.iter().map(AsFd::as_fd);
+        let lost = others.chain([socket]).map(packet::lost);
+        lost.map(|lost| u64::from(lost.unwrap_or(0))).sum()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &[u8]> {
@@ -107,6 +111,11 @@ impl Queue {
         };
         let spilled = spilled.into_iter().flatten();
         spilled.chain(ring.into_iter().flatten())
+    }
+
+    /// The descriptors besides the sender's.
+    pub(super) fn sockets(&self) -> &[OwnedFd] {
+        &self.sockets
     }
 
     pub(super) fn size(&self) -> Size {

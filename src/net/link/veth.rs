@@ -22,14 +22,14 @@
 //! When both are closed, the kernel takes both namespaces and the pair apart.
 //!
 //! The queue of a socket is counted in bytes and by default holds three frames of
-//! 64 KiB, so the socket has a ring ([`crate::sys::packet`]), in which frames are
-//! read where the kernel has put them. For sending there is none: a frame in such
+//! 64 KiB, so there are rings ([`crate::sys::packet`]), in which frames are read
+//! where the kernel has put them, each of a socket of its own. For sending there is none: a frame in such
 //! a ring is lent to the kernel until the receiver has read it, and a veth says too
 //! early that it has.
 //!
-//! With `--cap-add NET_ADMIN` a container can reach the far end by the number of
-//! its namespace (`IFLA_TARGET_NETNSID`), as it can change its own: all that it can
-//! do with it is to cut itself off.
+//! With `--cap-add NET_ADMIN` a container can see the far end by the number of its
+//! namespace (`IFLA_TARGET_NETNSID`) and delete it, as it can delete its own: all that
+//! it can do is to cut itself off.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -37,7 +37,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use super::super::netlink::{LinkChange, Netlink};
 use super::NAME;
 use crate::error::StepFailure;
-use crate::sys::{netns, packet};
+use crate::sys::netns;
+use crate::sys::packet::{self, RINGS};
 
 /// The far end's name.
 const FAR: &str = "far0";
@@ -47,8 +48,8 @@ const DISABLE_IPV6: &str = "/proc/sys/net/ipv6/conf/all/disable_ipv6";
 /// What [`create`] makes.
 #[derive(Debug)]
 pub(super) struct Pair {
-    /// The far end's packet socket.
-    pub(super) socket: OwnedFd,
+    /// The far end's packet sockets, one for each ring.
+    pub(super) sockets: [OwnedFd; RINGS],
     /// Keeps the near end's network namespace.
     pub(super) namespace: OwnedFd,
     /// Of the far end's.
@@ -84,15 +85,22 @@ pub(super) fn create(here: &Netlink, mtu: u16) -> Result<Pair, StepFailure> {
     there
         .change_link(index, change)
         .map_err(failed("bring up", FAR))?;
-    let socket = packet::socket().map_err(failed("make a packet socket", FAR))?;
-    packet::make_ring(socket.as_fd()).map_err(failed("make the ring of the packet socket", FAR))?;
-    packet::bind(socket.as_fd(), index).map_err(failed("bind the packet socket", FAR))?;
+    let sockets = [open(index, 0)?, open(index, 1)?, open(index, 2)?];
     netns::enter(near.as_fd()).map_err(failed("go back to the network namespace", NAME))?;
     Ok(Pair {
-        socket,
+        sockets,
         namespace: near,
         there,
     })
+}
+
+/// Opens the far end for the frames of ring `n`.
+fn open(index: u32, n: usize) -> Result<OwnedFd, StepFailure> {
+    let failed = |step| move |error: io::Error| StepFailure::new(step, FAR, &error);
+    let socket = packet::socket().map_err(failed("make a packet socket"))?;
+    packet::make_ring(socket.as_fd(), n).map_err(failed("make the ring of the packet socket"))?;
+    packet::bind(socket.as_fd(), index).map_err(failed("bind the packet socket"))?;
+    Ok(socket)
 }
 
 /// Has the kernel notice that both ends are up. It does so in the background, and
