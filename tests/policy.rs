@@ -218,8 +218,6 @@ both! {
         client.tries(&format!("tcp ::ffff:{METADATA_ADDRESS} {PORT}"), "refused");
         client.tries(&format!("tcp 64:ff9b::{METADATA_ADDRESS} {PORT}"), "refused");
         // A name that is allowed, with addresses that never are.
-        let mut rebound = vec![HOST_ADDRESS.to_string(), HOST_ADDRESS.to_string()];
-        rebound.dedup();
         client.0.write(b"ask rebind.test\n");
         client.0.expect("ask rebind.test -> ");
         client.0.expect("\n");
