@@ -309,6 +309,24 @@ both! {
         assert!(asked.iter().all(|name| name == "allowed.test" || name == "big.test"), "{asked:?}");
     }
 
+    /// They are ours to answer, whatever the rules, and lead nowhere by themselves.
+    fn names_of_our_own_are_answered(who) {
+        let world = World::new(routed_host!(who, "python3", "dig"));
+        let script = "dig +short @10.0.2.3 host.containers.internal box
+            dig +short @10.0.2.3 -x 10.0.2.2
+            printf 'tcp 10.0.2.2 7001\\ntcp 198.18.1.1 7001\\n' | /usr/bin/python3 -c \"$1\"";
+        let printed = who.crun(&[
+            "--net-allow=host.containers.internal,given.test", "--hostname=box",
+            "--add-host=given.test:198.18.1.1", "--rootfs=/", "--", "sh", "-c", script, "sh", CLIENT,
+        ]).on(&world.host).run().success();
+        assert_eq!(
+            printed,
+            "10.0.2.2\n10.0.2.100\nhost.containers.internal.\ntcp 10.0.2.2 7001 -> refused\n\
+             tcp 198.18.1.1 7001 -> reached\n"
+        );
+        assert_eq!(world.zone.asked(), [""; 0]);
+    }
+
     fn rules_change_while_it_runs(who) {
         let world = World::new(routed_host!(who, "python3"));
         let host = &world.host;

@@ -247,7 +247,7 @@ pub struct BuiltinNetwork {
     pub allow_link_local: bool,
     /// `--net-allow`, `--net-deny` and `--net-default`.
     #[serde(serialize_with = "egress::serialize")]
-    pub rules: Rules,
+    pub rules: Box<Rules>,
     /// Most flows at once, all protocols; `None` follows RLIMIT_NOFILE.
     pub max_flows: Option<usize>,
     /// Most time to look for events before sleeping; zero: none.
@@ -268,7 +268,7 @@ impl Default for BuiltinNetwork {
             allow_host_loopback: false,
             allow_host_addresses: false,
             allow_link_local: false,
-            rules: Rules::default(),
+            rules: Box::default(),
             max_flows: None,
             busy_poll: Duration::from_micros(64),
         }

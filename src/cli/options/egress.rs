@@ -54,7 +54,7 @@ pub(super) fn set(
              is who knows the addresses of names"
         )));
     }
-    builtin.rules = Rules::new(default.into(), allow, deny);
+    *builtin.rules = Rules::new(default.into(), allow, deny);
     Ok(())
 }
 
@@ -86,7 +86,7 @@ mod tests {
         let mut network = Network::Builtin(BuiltinNetwork::default());
         set(&owned(allow), &owned(deny), default, &[], &mut network).map_err(|e| e.to_string())?;
         match network {
-            Network::Builtin(builtin) => Ok(EgressRules::from(&builtin.rules)),
+            Network::Builtin(builtin) => Ok(EgressRules::from(&*builtin.rules)),
             _ => unreachable!(),
         }
     }
