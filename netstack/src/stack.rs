@@ -91,6 +91,7 @@ impl Stack {
         Stats {
             frames_out: self.link.transmitted(),
             fragments_dropped: self.reassembly.discarded(),
+            denied: self.egress.denied,
             ..self.stats
         }
     }

@@ -17,7 +17,7 @@ pub struct Stats {
     pub fragments_dropped: u64,
     /// IP fragments to the container.
     pub fragments_out: u64,
-    /// Flows refused by policy.
+    /// Flows and DNS queries refused by policy.
     pub denied: u64,
     /// Flows refused because there were too many, or no room for them.
     pub over_limit: u64,

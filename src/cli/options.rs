@@ -74,7 +74,13 @@ pub(super) fn validate(args: RunArgs, host: &Host) -> Result<RunSpec, Error> {
     let namespaces = namespaces(&args, host)?;
     let mut network = network::parse(&args.net, args.mtu.as_deref(), args.mac_address.as_deref())?;
     let default = args.net_default.as_deref();
-    egress::set(&args.net_allow, &args.net_deny, default, &mut network)?;
+    egress::set(
+        &args.net_allow,
+        &args.net_deny,
+        default,
+        &args.dns,
+        &mut network,
+    )?;
     let namespaces = Namespaces {
         net: network != Network::Host,
         ..namespaces

@@ -265,7 +265,7 @@ pub struct BuiltinNetwork {
     pub allow_link_local: bool,
     /// `--net-allow`, `--net-deny` and `--net-default`.
     #[serde(serialize_with = "egress::serialize")]
-    pub rules: Rules,
+    pub rules: Box<Rules>,
     /// Most flows at once, all protocols; `None` follows RLIMIT_NOFILE.
     pub max_flows: Option<usize>,
     /// Most half-open TCP connections; `None`: as [`netstack::Limits`] has it.
@@ -294,7 +294,7 @@ impl Default for BuiltinNetwork {
             allow_host_loopback: false,
             allow_host_addresses: false,
             allow_link_local: false,
-            rules: Rules::default(),
+            rules: Box::default(),
             max_flows: None,
             max_half_open: None,
             max_buffered: None,

@@ -362,3 +362,113 @@ impl NetLog {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    fn refusal(port: u16) -> Refusal<'static> {
+        Refusal {
+            attempt: Attempt::Flow(Protocol::Udp),
+            container: ([10, 0, 2, 100], 1234).into(),
+            remote: ([192, 0, 2, 1], port).into(),
+            name: None,
+            reason: Reason::NoRule,
+            rule: None,
+            ended: false,
+        }
+    }
+
+    fn audit(folder: &tempfile::TempDir, size: u64, files: u32) -> Audit {
+        let mut audit = Audit::default();
+        let path = folder.path().join("log");
+        audit.write_to(NetLog::create(&LogFile { path, size, files }).unwrap());
+        audit
+    }
+
+    fn lines(folder: &tempfile::TempDir) -> Vec<Value> {
+        let text = std::fs::read_to_string(folder.path().join("log")).unwrap();
+        let line = |line: &str| serde_json::from_str(line).unwrap();
+        text.lines().map(line).collect()
+    }
+
+    fn sum(lines: &[Value], key: &str) -> u64 {
+        lines.iter().filter_map(|line| line[key].as_u64()).sum()
+    }
+
+    #[test]
+    fn the_same_again_is_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut audit = audit(&folder, 1 << 20, 2);
+        let begin = Instant::now();
+        let at = |seconds| begin + Duration::from_secs(seconds);
+        for _ in 0..1000 {
+            audit.add_at(at(0), &refusal(7));
+        }
+        audit.add_at(at(1), &refusal(8));
+        audit.turn_at(at(9));
+        assert_eq!(lines(&folder).len(), 2);
+        audit.turn_at(at(10));
+        let told = lines(&folder);
+        assert_eq!((told.len(), &told[2]["count"]), (3, &999.into()));
+        assert_eq!(told[0]["destination"], "192.0.2.1:7");
+        assert_eq!(told[0]["source"], "10.0.2.100:1234");
+        assert_eq!(
+            (&told[0]["protocol"], &told[0]["reason"]),
+            (&"udp".into(), &"default".into())
+        );
+        assert!(told[0]["time"].as_str().unwrap().ends_with('Z'));
+        // Then it is told anew.
+        audit.add_at(at(11), &refusal(7));
+        assert_eq!(lines(&folder).len(), 4);
+        // What has come again is told at the end.
+        audit.add_at(at(12), &refusal(7));
+        drop(audit);
+        assert_eq!(sum(&lines(&folder), "count"), 1003);
+    }
+
+    #[test]
+    fn there_are_only_so_many_lines() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut audit = audit(&folder, 1 << 30, 2);
+        let begin = Instant::now();
+        let mut made = 0;
+        for second in 0..100_u64 {
+            for port in 0..5000 {
+                audit.add_at(begin + Duration::from_secs(second), &refusal(port));
+                made += 1;
+            }
+            audit.turn_at(begin + Duration::from_secs(second));
+        }
+        assert!(audit.known.len() <= MOST);
+        drop(audit);
+        let told = lines(&folder);
+        assert_eq!(sum(&told, "count") + sum(&told, "suppressed"), made);
+        assert!(told.len() <= 100 + 10 * 100 + 1, "{}", told.len());
+    }
+
+    #[test]
+    fn files_are_bounded() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut audit = audit(&folder, 1000, 2);
+        let begin = Instant::now();
+        for port in 0..200 {
+            audit.add_at(begin + Duration::from_secs(port.into()), &refusal(port));
+        }
+        drop(audit);
+        let files = std::fs::read_dir(folder.path()).unwrap();
+        let sizes: Vec<_> = files
+            .map(|file| file.unwrap().metadata().unwrap().len())
+            .collect();
+        assert!(
+            sizes.len() == 2 && sizes.iter().all(|size| *size <= 1000),
+            "{sizes:?}"
+        );
+        assert_eq!(
+            lines(&folder).last().unwrap()["destination"],
+            "192.0.2.1:199"
+        );
+    }
+}

@@ -140,7 +140,7 @@ impl Driver {
                 allow_host_loopback: network.allow_host_loopback,
                 allow_host_addresses: network.allow_host_addresses,
                 allow_link_local: network.allow_link_local,
-                rules: network.rules.clone(),
+                rules: (*network.rules).clone(),
             },
             resolvers,
             names: Vec::new(),
@@ -150,7 +150,7 @@ impl Driver {
         tracing::debug!(?link_config, "network is up");
         let outbounds = Outbounds::new(network);
         let mut host = HostSide::new(link, registry, first_token + 3, local, outbounds);
-        host.audit.set_strict(network.rules != Rules::default());
+        host.audit.set_strict(*network.rules != Rules::default());
         Ok(Self {
             stack: Stack::new(config),
             vnet_header: link_config.vnet_header,

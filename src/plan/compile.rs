@@ -167,8 +167,8 @@ fn link(network: &BuiltinNetwork) -> LinkStep {
 /// The rules about what the container reaches, if there are any.
 fn egress(spec: &RunSpec) -> Option<EgressRules> {
     match &spec.network {
-        Network::Builtin(network) if network.rules != Rules::default() => {
-            Some(EgressRules::from(&network.rules))
+        Network::Builtin(network) if *network.rules != Rules::default() => {
+            Some(EgressRules::from(&*network.rules))
         }
         _ => None,
     }

@@ -25,7 +25,6 @@ type Records = Vec<(&'static str, Data)>;
 
 /// The server, over both transports.
 pub(crate) struct Zone {
-    records: Arc<Mutex<Records>>,
     asked: Arc<Mutex<Vec<String>>>,
     _udp: UdpServer,
     _tcp: TcpServer,
@@ -34,7 +33,7 @@ pub(crate) struct Zone {
 impl Zone {
     pub(crate) fn start(host: &Host, records: Records) -> Self {
         let at = SocketAddr::new(RESOLVER_ADDRESS.into(), 53);
-        let records = Arc::new(Mutex::new(records));
+        let records = Arc::new(records);
         let asked = Arc::<Mutex<Vec<String>>>::default();
         let answer = {
             let (records, asked) = (Arc::clone(&records), Arc::clone(&asked));
@@ -42,16 +41,10 @@ impl Zone {
         };
         let over_udp = answer.clone();
         Self {
-            records,
             asked,
             _udp: UdpServer::start_at(host, Side::Host, at, move |query| over_udp(query, DATAGRAM)),
             _tcp: TcpServer::start_at(host, Side::Host, at, move |stream| serve(stream, &answer)),
         }
-    }
-
-    /// Gives the names these records instead.
-    pub(crate) fn set(&self, records: Records) {
-        *self.records.lock().unwrap() = records;
     }
 
     /// The names it was asked for.
@@ -87,7 +80,7 @@ fn wire(name: &str) -> Vec<u8> {
 
 fn answer(
     query: &[u8],
-    records: &Mutex<Records>,
+    records: &Records,
     asked: &Mutex<Vec<String>>,
     most: usize,
 ) -> Option<Vec<u8>> {
@@ -102,7 +95,6 @@ fn answer(
     let kind = u16::from_be_bytes([*query.get(at + 1)?, *query.get(at + 2)?]);
     let mut name = labels.join(".");
     asked.lock().unwrap().push(name.clone());
-    let records = records.lock().unwrap().clone();
     let known = records.iter().any(|(owner, _)| *owner == name);
     let mut found = Vec::new();
     loop {

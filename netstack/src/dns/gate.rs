@@ -3,7 +3,7 @@
 //!
 //! # Theory of operation
 //!
-//! Without rules such a connection is relayed like any other. With rules a [`Gate`]
+//! Where no name is denied such a connection is relayed like any other. Else a [`Gate`]
 //! stands between the container's side and the host's socket. It takes whole messages:
 //! a query passes, or is answered by ourselves; an answer passes once its addresses are
 //! remembered. Our own answers go between those of the server, never into one.
@@ -81,7 +81,7 @@ impl Gate {
         &mut self,
         data: &[u8],
         id: FlowId,
-        egress: &Egress,
+        egress: &mut Egress,
         host: &mut H,
     ) -> Io {
         match self.flush(id, host) {
@@ -105,7 +105,7 @@ impl Gate {
     }
 
     /// A query is whole. False: the connection ends.
-    fn pass<H: Host>(&mut self, egress: &Egress, host: &mut H) -> bool {
+    fn pass<H: Host>(&mut self, egress: &mut Egress, host: &mut H) -> bool {
         let whole = std::mem::take(&mut self.query);
         let Some(query) = whole.get(PREFIX..).and_then(Query::parse) else {
             return false;

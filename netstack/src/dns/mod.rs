@@ -33,7 +33,7 @@
 //!   something. Each repetition takes these to one server more.
 //! - **The servers may change** ([`Host::resolvers`]) at any time. Open queries go
 //!   on with the servers that they began with; a repetition starts over with the new.
-//! - **The policy** judges each query by its name, unless there are no rules
+//! - **The policy** judges each query by its name where some are denied
 //!   ([`crate::policy`]). One that is refused is answered NXDOMAIN, with the reason as
 //!   an extended error (RFC 8914); one that is not plain, REFUSED. What is denied by
 //!   default loses the options of EDNS. Answers are looked at for addresses. Over TCP a
@@ -67,8 +67,10 @@ use crate::policy::QueryVerdict;
 use crate::stack::Stack;
 use exchange::{Accepted, Exchange, Sides};
 pub(crate) use gate::Gate;
-pub(crate) use message::Query;
-use message::{Answer, emptied, rcode};
+#[cfg(test)]
+pub(crate) use gate::MAX_GATES;
+use message::{Answer, rcode};
+pub(crate) use message::{Query, emptied};
 use names::Names;
 pub(crate) use records::{Told, told};
 
@@ -200,7 +202,6 @@ impl Stack {
             QueryVerdict::Refuse => Some(query.refusal()),
         };
         if let Some(answer) = refusal {
-            self.stats.denied += 1;
             return self.udp_deliver(forwarder, key.container, &answer, 0, host);
         }
         let bare = self.egress.without_options(&query);

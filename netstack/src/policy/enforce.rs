@@ -46,6 +46,8 @@ pub struct Refusal<'a> {
 pub(crate) struct Egress {
     pub(crate) policy: Policy,
     pub(crate) pins: Pins,
+    /// Refusals so far.
+    pub(crate) denied: u64,
 }
 
 /// What is done about a query.
@@ -63,15 +65,16 @@ impl Egress {
         let mut egress = Self {
             policy,
             pins: Pins::default(),
+            denied: 0,
         };
         egress.pins.fix(names);
         egress
     }
 
-    /// Whether names are of any interest: without rules the DNS forwarder passes what
+    /// Whether queries are judged. Where they are not, the DNS forwarder passes what
     /// comes.
-    pub(crate) fn watches_names(&self) -> bool {
-        !self.policy.rules.is_open()
+    pub(crate) fn judges_names(&self) -> bool {
+        self.policy.rules.judge_names()
     }
 
     fn refusal(
@@ -94,12 +97,12 @@ impl Egress {
 
     /// Judges a query of the container; a refusal is told.
     pub(crate) fn judge_query<H: Host>(
-        &self,
+        &mut self,
         query: &Query<'_>,
         key: (SocketAddr, SocketAddr),
         host: &mut H,
     ) -> QueryVerdict {
-        if !self.watches_names() {
+        if !self.judges_names() {
             return QueryVerdict::Pass;
         }
         let name = query.plain_name();
@@ -110,6 +113,7 @@ impl Egress {
         let Some(reason) = reason else {
             return QueryVerdict::Pass;
         };
+        self.denied += 1;
         host.refused(&Refusal {
             name: name.as_ref(),
             ..self.refusal(Attempt::Query, key, reason)
@@ -137,7 +141,7 @@ impl Egress {
         key: (SocketAddr, SocketAddr),
         host: &mut H,
     ) -> bool {
-        if !self.watches_names() {
+        if self.policy.rules.is_open() {
             return true;
         }
         let Some(Told {
@@ -160,6 +164,7 @@ impl Egress {
             aliases.find_map(|alias| Some((alias, denied(alias)?)))
         });
         if let Some((name, reason)) = refused {
+            self.denied += 1;
             host.refused(&Refusal {
                 name: Some(name),
                 ..self.refusal(Attempt::Query, key, reason)
@@ -181,12 +186,12 @@ impl Stack {
         let Some(remote) = key.remote else {
             return Verdict::Closed;
         };
-        let Egress { policy, pins } = &self.egress;
+        let Egress { policy, pins, .. } = &self.egress;
         let names = pins.names(judged_as(remote.ip()), Some(now));
         let is_local = |address: IpAddr| host.is_local(address);
         let verdict = policy.decide(&self.own, key.protocol, remote, names, is_local);
         if let Verdict::Denied(reason) = verdict {
-            self.stats.denied += 1;
+            self.egress.denied += 1;
             let attempt = Attempt::Flow(key.protocol);
             host.refused(
                 &self
@@ -207,8 +212,8 @@ impl Stack {
     /// the answer that they were opened for has expired.
     pub fn set_rules<H: Host>(&mut self, rules: Rules, host: &mut H) {
         let before = std::mem::replace(&mut self.egress.policy.rules, rules);
-        let Egress { policy, pins } = &self.egress;
-        let watched_now = before.is_open() && self.egress.watches_names();
+        let Egress { policy, pins, .. } = &self.egress;
+        let watched_now = !before.judge_names() && self.egress.judges_names();
         let judge = |key: &FlowKey| {
             let remote = key.remote?;
             if Some(remote.ip()) == self.own.dns_for(remote.ip()) {
@@ -229,7 +234,7 @@ impl Stack {
             .collect();
         for (id, key, reason) in gone {
             if let (Some(reason), Some(remote)) = (reason, key.remote) {
-                self.stats.denied += 1;
+                self.egress.denied += 1;
                 let attempt = Attempt::Flow(key.protocol);
                 host.refused(&Refusal {
                     ended: true,

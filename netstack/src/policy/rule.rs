@@ -149,13 +149,21 @@ impl Rule {
         self.ports.is_none() && matches!(self.scope, Scope::All | Scope::Dns)
     }
 
+    /// Whether it is about a name, or all names below one.
+    pub fn is_named(&self) -> bool {
+        matches!(self.target, Target::Name(_) | Target::Below(_))
+    }
+
+    pub(super) fn is_net(&self) -> bool {
+        matches!(self.target, Target::Net(_))
+    }
+
     /// Why it cannot be one that denies.
     ///
     /// # Errors
     /// What to do in its place.
     pub fn check_denial(&self) -> Result<(), InvalidRule> {
-        let named = matches!(self.target, Target::Name(_) | Target::Below(_));
-        if named && !self.covers_queries() {
+        if self.is_named() && !self.covers_queries() {
             return Err(InvalidRule(format!(
                 "a name is denied as a whole, without a protocol and a port: \
                  its addresses may be other names', too (write {})",
@@ -210,6 +218,9 @@ impl FromStr for Rule {
 }
 
 fn parse(text: &str) -> Result<Rule, String> {
+    if text.contains("://") {
+        return Err("a URL is no target: a name and a port are, as in example.org:443".to_owned());
+    }
     let (scope, rest) = match text.split_once(':') {
         Some((word, rest)) => match scope(word) {
             Some(scope) => (scope, rest),
@@ -320,7 +331,7 @@ fn name(text: &str) -> Result<Target, String> {
         return Err("a name is written in its ASCII form (xn--...)".to_owned());
     }
     let inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-    let digits = |label: &str| label.bytes().all(|byte| byte.is_ascii_digit());
+    let digits = |label: &str| !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_digit());
     if !name.split('.').all(|label| label.bytes().all(inner)) {
         return Err(
             "neither an address, nor a network, nor a name (letters, digits, - and _ in parts \

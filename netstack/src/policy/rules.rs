@@ -113,6 +113,12 @@ impl Rules {
         self.default == Action::Allow && self.deny.rules.is_empty()
     }
 
+    /// Whether there are names that may not be asked for.
+    pub(crate) fn judge_names(&self) -> bool {
+        let covers_queries = |rule: &Rule| rule.covers_queries() && !rule.is_net();
+        self.default == Action::Deny || self.deny.rules.iter().any(covers_queries)
+    }
+
     /// The rule that a refusal names.
     pub(crate) fn rule(&self, reason: Reason) -> Option<&Rule> {
         match reason {

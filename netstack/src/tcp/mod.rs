@@ -330,7 +330,7 @@ impl Stack {
             return;
         };
         let mut flow = TcpFlow::new(syn, resolver, now);
-        if resolver.is_some() && self.egress.watches_names() {
+        if resolver.is_some() && self.egress.judges_names() {
             let Some(gate) = self.gate(&key) else {
                 self.stats.over_limit += 1;
                 return refuse(&mut self.link, host, &key, segment);
@@ -509,7 +509,7 @@ impl Stack {
         while relay.host_writable && !relay.host_failed && endpoint.to_host() > 0 {
             let io = endpoint.drain(|data| {
                 let io = match &mut gate {
-                    Some(gate) => gate.send(data, id, &self.egress, host),
+                    Some(gate) => gate.send(data, id, &mut self.egress, host),
                     None => host.tcp_send(id, &[IoSlice::new(data)]),
                 };
                 let taken = match io {

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use smoltcp::time::{Duration, Instant};
 
-use crate::{Close, FlowId, Host, HostError, Io, IpFields, Readiness};
+use crate::{Attempt, Close, FlowId, Host, HostError, Io, IpFields, Readiness, Reason, Refusal};
 
 /// What becomes of an attempt to connect.
 #[derive(Debug, Clone, Copy)]
@@ -109,6 +109,18 @@ pub(super) struct FakeHost {
     pub(super) chop: usize,
     /// New far ends read by themselves.
     pub(super) reads: bool,
+    /// What the policy has refused.
+    pub(super) refused: Vec<Refused>,
+}
+
+/// A refusal, as it was told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refused {
+    pub(super) attempt: Attempt,
+    pub(super) remote: SocketAddr,
+    pub(super) name: Option<String>,
+    pub(super) reason: Reason,
+    pub(super) ended: bool,
 }
 
 impl FakeHost {
@@ -132,6 +144,7 @@ impl FakeHost {
             buffers: (256 << 10, 256 << 10),
             chop: usize::MAX,
             reads: true,
+            refused: Vec::new(),
         }
     }
 
@@ -304,6 +317,20 @@ impl Host for FakeHost {
 
     fn resolvers(&mut self) -> Option<Vec<SocketAddr>> {
         self.resolvers.take()
+    }
+
+    fn refused(&mut self, refusal: &Refusal<'_>) {
+        assert_eq!(
+            refusal.rule.is_some(),
+            matches!(refusal.reason, Reason::Rule(_))
+        );
+        self.refused.push(Refused {
+            attempt: refusal.attempt,
+            remote: refusal.remote,
+            name: refusal.name.map(ToString::to_string),
+            reason: refusal.reason,
+            ended: refusal.ended,
+        });
     }
 
     fn tcp_connect(&mut self, flow: FlowId, to: SocketAddr) -> Result<(), HostError> {

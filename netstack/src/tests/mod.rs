@@ -29,6 +29,8 @@ mod ipv6;
 mod limits;
 mod link;
 mod liveness;
+mod policy;
+mod policy_dns;
 mod random;
 mod tcp_close;
 mod tcp_data;

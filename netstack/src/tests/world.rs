@@ -14,7 +14,7 @@ use super::host::{Closed, Event, FakeHost, Socket};
 use super::shim::{self, Rng, Weather};
 use crate::{
     Close, Config, Failure, FlowId, FlowKey, HostError, Ipv6Config, Limits, LinkConfig, Policy,
-    Protocol, Stack,
+    Protocol, Rules, Stack,
 };
 
 /// Where the DNS forwarder's queries go, in order.
@@ -231,6 +231,12 @@ impl World {
     pub(super) fn echo_reply(&mut self, flow: FlowId, seq: u16, payload: &[u8]) {
         self.stack
             .echo_reply(self.now, flow, seq, payload, &mut self.host);
+        self.after_call();
+        self.carry_down(true);
+    }
+
+    pub(super) fn set_rules(&mut self, rules: Rules) {
+        self.stack.set_rules(rules, &mut self.host);
         self.after_call();
         self.carry_down(true);
     }

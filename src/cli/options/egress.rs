@@ -11,6 +11,7 @@ pub(super) fn set(
     allow: &[String],
     deny: &[String],
     default: Option<&str>,
+    dns: &[String],
     network: &mut Network,
 ) -> Result<(), Error> {
     let given = [
@@ -45,7 +46,15 @@ pub(super) fn set(
     }
     let allow = parse("--net-allow", Action::Allow, allow)?;
     let deny = parse("--net-deny", Action::Deny, deny)?;
-    builtin.rules = Rules::new(default.into(), allow, deny);
+    if let Some(named) = allow.iter().find(|rule| rule.is_named())
+        && !dns.is_empty()
+    {
+        return Err(usage(format!(
+            "--net-allow {named}: with --dns the container does not ask our resolver, which \
+             is who knows the addresses of names"
+        )));
+    }
+    *builtin.rules = Rules::new(default.into(), allow, deny);
     Ok(())
 }
 
@@ -75,9 +84,9 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         let mut network = Network::Builtin(BuiltinNetwork::default());
-        set(&owned(allow), &owned(deny), default, &mut network).map_err(|e| e.to_string())?;
+        set(&owned(allow), &owned(deny), default, &[], &mut network).map_err(|e| e.to_string())?;
         match network {
-            Network::Builtin(builtin) => Ok(EgressRules::from(&builtin.rules)),
+            Network::Builtin(builtin) => Ok(EgressRules::from(&*builtin.rules)),
             _ => unreachable!(),
         }
     }
@@ -115,11 +124,16 @@ mod tests {
             ("--net-allow", &["*".to_owned()][..], None),
             ("--net-default", &[], Some("deny")),
         ] {
-            let error = set(allow, &[], default, &mut Network::None)
+            let error = set(allow, &[], default, &[], &mut Network::None)
                 .unwrap_err()
                 .to_string();
             assert!(error.contains(option), "{error}");
         }
-        set(&[], &[], None, &mut Network::Host).unwrap();
+        set(&[], &[], None, &[], &mut Network::Host).unwrap();
+        let mut network = Network::Builtin(BuiltinNetwork::default());
+        let dns = ["192.0.2.53".to_owned()];
+        set(&["10.0.0.0/8".to_owned()], &[], None, &dns, &mut network).unwrap();
+        let error = set(&["a.example".to_owned()], &[], None, &dns, &mut network);
+        assert!(error.unwrap_err().to_string().contains("--dns"));
     }
 }
