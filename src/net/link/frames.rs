@@ -26,7 +26,7 @@ enum Source {
     /// A system call for each frame.
     Read(Frames),
     /// Frames are looked at where the kernel has put them.
-    Ring(Queue),
+    Ring(Box<Queue>),
 }
 
 /// How many frames a batch has, and how many bytes.
@@ -40,7 +40,7 @@ impl Receiver {
 
     /// For packet sockets with rings.
     pub(super) fn rings(queue: Queue) -> Self {
-        Self(Source::Ring(queue))
+        Self(Source::Ring(Box::new(queue)))
     }
 
     /// Takes what is there, up to a batch, the one before being dealt with; `false`
