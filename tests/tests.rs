@@ -23,6 +23,7 @@ mod control;
 mod dhcp;
 mod fragments;
 mod harness;
+mod hostile;
 mod icmp;
 mod isolation;
 mod lifecycle;

@@ -177,10 +177,10 @@ pub(crate) fn n29() -> Case {
             Ip6::udp(1234, FAR6, ECHO, &data[..len]).frame(),
         ));
     }
-    steps.push(Step::Open(Segment::syn(1235, far)));
-    let whole = Segment::new(1235, far, ACK, 1001, 0).with(&data[..60_000]);
+    steps.push(Step::Open(Segment::syn(1150, far)));
+    let whole = Segment::new(1150, far, ACK, 1001, 0).with(&data[..60_000]);
     steps.push(Step::On(whole));
-    let end = Segment::new(1235, far, frames::RST | ACK, 61_001, 0);
+    let end = Segment::new(1150, far, frames::RST | ACK, 61_001, 0);
     steps.push(Step::On(end));
     Case {
         number: 29,
