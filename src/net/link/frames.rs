@@ -24,7 +24,7 @@ pub(in super::super) struct Receiver(Source);
 #[derive(Debug)]
 enum Source {
     /// A system call for each frame.
-    Read(Frames),
+    Read(Box<Frames>),
     /// Frames are looked at where the kernel has put them.
     Ring(Box<Queue>),
 }
@@ -35,7 +35,7 @@ pub(super) type Size = (usize, usize);
 impl Receiver {
     /// For any descriptor that gives a frame a call and does not block.
     pub(in super::super) fn reading() -> Self {
-        Self(Source::Read(Frames::new()))
+        Self(Source::Read(Box::new(Frames::new())))
     }
 
     /// For packet sockets with rings.
