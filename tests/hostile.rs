@@ -263,6 +263,7 @@ both! {
         let pid = run.pid();
         let mut most = 0;
         watch(&run, "over\n", Duration::from_secs(60), || most = most.max(descriptors(pid)));
+        most = most.max(descriptors(pid));
         let stats = world.stats(who, &name);
         run.close_stdin();
         let output = run.finish().exit(0);

@@ -94,7 +94,7 @@ impl Default for Limits {
         Self {
             max_flows: 65_536,
             max_half_open: 1024,
-            max_buffered: 256 << 20,
+            max_buffered: 512 << 20,
             max_pps: None,
         }
     }

@@ -289,7 +289,7 @@ pub(super) struct RunArgs {
     /// the host's other addresses), allow_link_local=BOOL (169.254.0.0/16),
     /// max_flows=N (connections at once, from the limit on open files),
     /// max_half_open=N (TCP connections that are still being opened, 1024),
-    /// max_buffered=SIZE (TCP payload that waits, 256m; k, m or g), max_pps=N (frames
+    /// max_buffered=SIZE (TCP payload that waits, 512m; k, m or g), max_pps=N (frames
     /// of the container a second, 0: no bound),
     /// busy_poll=USEC (look for events that long before sleeping, 64; 0 for never)
     /// [default: builtin]
