@@ -24,6 +24,7 @@ mod netlink;
 mod outbound;
 mod outbox;
 mod pcap;
+pub mod probe;
 mod publish;
 mod resolvers;
 mod sockets;
@@ -31,8 +32,8 @@ mod tap;
 #[cfg(test)]
 mod tests;
 
-pub use driver::{Driver, Figure};
-pub use ipv6::choose as choose_ipv6;
+pub use driver::{Driver, Figure, flows_within};
+pub use ipv6::{choose as choose_ipv6, host_has as host_has_ipv6};
 pub(crate) use namespace::GATEWAY_MAC;
 pub use namespace::set_up as set_up_namespace;
 pub use netstack::{FlowInfo, Protocol};

@@ -25,6 +25,8 @@ const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_TXQLEN: u16 = 13;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_INFO_KIND: u16 = 1;
 const IFLA_AF_SPEC: u16 = 26;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
@@ -185,6 +187,14 @@ impl Netlink {
         if let Some(len) = change.queue_len {
             request = request.attribute(IFLA_TXQLEN, &len.to_ne_bytes());
         }
+        self.execute(request)
+    }
+
+    /// Makes a veth pair, as small as can be, to see whether that is possible.
+    pub(crate) fn try_veth(&mut self) -> io::Result<()> {
+        let kind = Request(Vec::new()).attribute(IFLA_INFO_KIND, b"veth").0;
+        let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+        let request = Request::new(RTM_NEWLINK, flags, &[0; 16]).attribute(IFLA_LINKINFO, &kind);
         self.execute(request)
     }
 
