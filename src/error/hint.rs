@@ -102,10 +102,14 @@ impl Hint {
         let is = |name: &str, value: &str| sysctl(name).is_some_and(|found| found == value);
         // ENOSPC: a limit is reached, and 0 is one. EUSERS was that before Linux 4.9.
         let limit = matches!(errno, libc::ENOSPC | libc::EUSERS);
-        if !limit && !is_forbidden(errno) {
+        // What a filter answers in the place of clone3(2), to have clone(2) tried.
+        let filtered = errno == libc::ENOSYS;
+        if !limit && !filtered && !is_forbidden(errno) {
             return None;
         }
-        Some(if is("user.max_user_namespaces", "0") {
+        Some(if filtered {
+            Self::Confined
+        } else if is("user.max_user_namespaces", "0") {
             Self::UserNamespacesOff
         } else if limit {
             Self::NamespaceLimit
@@ -281,6 +285,11 @@ mod tests {
             ),
             (clone(), &[UBUNTU], Some(Hint::AppArmor)),
             (clone(), &[], Some(Hint::Confined)),
+            (
+                host("clone3 into new namespaces", libc::ENOSYS),
+                &[OFF],
+                Some(Hint::Confined),
+            ),
             (
                 host("clone3 into new namespaces", libc::ENOMEM),
                 &[OFF],

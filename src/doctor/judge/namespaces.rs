@@ -196,7 +196,12 @@ mod tests {
             "no setting explains it",
             "seccomp=unconfined",
         );
-        stopped(&no(libc::EINVAL, &[]), "EINVAL", "CONFIG_USER_NS");
+        stopped(
+            &no(libc::ENOSYS, &[]),
+            "not implemented",
+            "seccomp=unconfined",
+        );
+        stopped(&no(libc::EINVAL, &[]), "Invalid argument", "CONFIG_USER_NS");
     }
 
     #[test]
