@@ -3,7 +3,7 @@
 //! Message style: lower case, no full stop, names the step and its object, never
 //! repeats its `#[source]`. A known cause adds a hint (see [`Hint`]).
 
-mod hint;
+pub mod hint;
 
 use std::io;
 use std::net::SocketAddr;
@@ -21,6 +21,9 @@ pub const EXIT_RUNTIME: u8 = 125;
 pub const EXIT_NOT_EXECUTABLE: u8 = 126;
 /// The command was not found.
 pub const EXIT_NOT_FOUND: u8 = 127;
+
+/// Why a tool for id maps did not run.
+pub const NOT_INSTALLED: &str = "not installed";
 
 /// A step of the plan that failed in the container's init. It crosses the
 /// process boundary as data, so that the parent prints it like its own errors.

@@ -1,7 +1,7 @@
 //! crun-lite: a rootless container runtime with an in-process network.
 //!
 //! See `ARCHITECTURE.md` for the map. Dependencies point one way:
-//! `cli` → {`bench`, `config`, `plan`, `container`, `net`} → `sys`; `container` and
+//! `cli` → {`bench`, `doctor`, `config`, `plan`, `container`, `net`} → `sys`; `container` and
 //! `net` never import each other and meet in [`cli::run`].
 
 pub mod bench;
@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod container;
 pub mod control;
+pub mod doctor;
 pub mod error;
 pub mod fs;
 pub mod net;

@@ -21,6 +21,7 @@ mod capacity;
 mod cli;
 mod control;
 mod dhcp;
+mod doctor;
 mod fragments;
 mod harness;
 mod hostile;

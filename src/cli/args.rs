@@ -36,6 +36,16 @@ Examples:
   crun-lite run --net=none -v ./src:/src:ro -w /src ls -la
   crun-lite run --rootfs ./debian --net=builtin:mtu=1500 -- curl https://example.com";
 
+/// What a user has to know of `crun-lite doctor`.
+const DOCTOR_NOTES: &str = "\
+Nothing is changed: what can be tried is tried in namespaces that end with it, and two
+containers with the defaults are run, with and without a network.
+
+Exit status:
+  0    run works with its defaults
+  1    it does not
+  125  crun-lite itself failed";
+
 /// Rootless containers in one binary, with a network of their own.
 #[derive(Debug, Parser)]
 #[command(
@@ -94,6 +104,21 @@ pub(super) enum Verb {
     /// See what a running container's network does
     #[command(subcommand)]
     Net(NetArgs),
+    /// Say what this host offers, and how to get what is missing
+    #[command(after_long_help = DOCTOR_NOTES)]
+    Doctor(DoctorArgs),
+}
+
+/// `crun-lite doctor`, as typed.
+#[derive(Debug, Args)]
+pub(super) struct DoctorArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Print a profile for AppArmor instead, which lets this program make user
+    /// namespaces where kernel.apparmor_restrict_unprivileged_userns is 1
+    #[arg(long, conflicts_with = "json")]
+    pub apparmor_profile: bool,
 }
 
 /// `crun-lite port`, as typed.

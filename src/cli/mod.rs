@@ -6,6 +6,7 @@
 
 mod args;
 mod bench;
+mod doctor;
 mod inspect;
 mod logging;
 mod options;
@@ -44,6 +45,7 @@ pub fn main() -> ExitCode {
         Verb::Bench(args) => bench::run(*args),
         Verb::Port(args) => inspect::port(args),
         Verb::Net(args) => inspect::net(args),
+        Verb::Doctor(args) => doctor::run(args),
     };
     ended.unwrap_or_else(|error| Report::from(error).print(format))
 }

@@ -1,83 +1,184 @@
 //! What can be done about errors whose cause is known and outside our reach.
+//!
+//! The words are here and nowhere else: `crun-lite doctor` says the same of a host
+//! as an error says that has come of it.
 
+use std::fmt;
 use std::fs;
 
 use super::Error;
 
 /// The cause of an error as far as the host's settings tell it, and its remedy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hint {
     /// There is no TUN driver.
-    #[error(
-        "this host has no /dev/net/tun: load it as root with 'modprobe tun' (in a container: pass \
-         the device in), or run with --net=builtin:link=veth, which needs none"
-    )]
     TunMissing,
     /// The TUN device is closed to us.
-    #[error(
-        "/dev/net/tun is closed to you: open it as root with 'chmod 0666 /dev/net/tun', or run \
-         with --net=builtin:link=veth, which does not need it"
-    )]
     TunForbidden,
     /// There is no veth driver.
-    #[error(
-        "this kernel has no veth driver: load it as root with 'modprobe veth', or have \
-         /dev/net/tun opened to you"
-    )]
     VethMissing,
     /// `user.max_user_namespaces` (namespaces(7)) is 0.
-    #[error(
-        "user namespaces are switched off here: as root, 'sysctl user.max_user_namespaces=15000'"
-    )]
     UserNamespacesOff,
     /// Debian's `kernel.unprivileged_userns_clone` is 0.
-    #[error(
-        "user namespaces are for root only here: as root, 'sysctl \
-         kernel.unprivileged_userns_clone=1'"
-    )]
     UserNamespacesForRoot,
     /// Ubuntu's `kernel.apparmor_restrict_unprivileged_userns` is 1.
-    #[error(
-        "AppArmor withholds the rights of user namespaces here: give crun-lite a profile with the \
-         'userns,' rule, or as root 'sysctl kernel.apparmor_restrict_unprivileged_userns=0'"
-    )]
     AppArmor,
     /// A limit of namespaces(7) other than 0 has been reached.
-    #[error("a limit on namespaces has been reached: see 'sysctl -a | grep max_.*_namespaces'")]
     NamespaceLimit,
     /// No setting explains it, so something around us forbids it.
-    #[error(
-        "something around crun-lite forbids new namespaces, such as the system-call filter of a \
-         container (podman, docker: --security-opt seccomp=unconfined)"
-    )]
     Confined,
     /// A port below `net.ipv4.ip_unprivileged_port_start` (ip(7)).
-    #[error(
-        "ports below {0} are for root only here: as root, 'sysctl \
-         net.ipv4.ip_unprivileged_port_start={1}', or have the socket bound for you (LISTEN_FDS)"
-    )]
     PrivilegedPort(u16, u16),
     /// Another program listens there.
-    #[error("another program has that port: 'ss -lnp sport = :{0}' says which")]
     BusyPort(u16),
     /// The subordinate ids are not the caller's.
-    #[error(
-        "these ids are not yours in /etc/subuid and /etc/subgid: as root, 'usermod --add-subuids \
-         100000-165535 --add-subgids 100000-165535 USER'"
-    )]
     SubordinateIds,
+    /// newuidmap(1) or newgidmap(1) is not installed.
+    IdMapTools,
+}
+
+impl Hint {
+    /// What is so, in lower case and without a full stop.
+    pub fn cause(&self) -> String {
+        match self {
+            Self::TunMissing => "this host has no /dev/net/tun".into(),
+            Self::TunForbidden => "/dev/net/tun is closed to you".into(),
+            Self::VethMissing => "this kernel has no veth driver".into(),
+            Self::UserNamespacesOff => "user namespaces are switched off here".into(),
+            Self::UserNamespacesForRoot => "user namespaces are for root only here".into(),
+            Self::AppArmor => "AppArmor withholds the rights of user namespaces here".into(),
+            Self::NamespaceLimit => "a limit on namespaces has been reached".into(),
+            Self::Confined => "something around crun-lite forbids new namespaces, such as the \
+                 system-call filter of a container"
+                .into(),
+            Self::PrivilegedPort(first, _) => {
+                format!("ports below {first} are for root only here")
+            }
+            Self::BusyPort(_) => "another program has that port".into(),
+            Self::SubordinateIds => "these ids are not yours in /etc/subuid and /etc/subgid".into(),
+            Self::IdMapTools => "only root can map more than one id without them".into(),
+        }
+    }
+
+    /// What to do about it, and as whom.
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::TunMissing => "load it as root with 'modprobe tun' (in a container: pass the \
+                 device in), or run with --net=none"
+                .into(),
+            Self::TunForbidden => "open it as root with 'chmod 0666 /dev/net/tun', or run with \
+                 --net=none"
+                .into(),
+            Self::VethMissing => "load it as root with 'modprobe veth', or have /dev/net/tun \
+                  opened to you"
+                .into(),
+            Self::UserNamespacesOff => "as root, 'sysctl user.max_user_namespaces=15000'".into(),
+            Self::UserNamespacesForRoot => {
+                "as root, 'sysctl kernel.unprivileged_userns_clone=1'".into()
+            }
+            Self::AppArmor => "as root, 'crun-lite doctor --apparmor-profile \
+                 > /etc/apparmor.d/crun-lite' and 'apparmor_parser -r /etc/apparmor.d/crun-lite', \
+                 or 'sysctl kernel.apparmor_restrict_unprivileged_userns=0'"
+                .into(),
+            Self::NamespaceLimit => "see 'sysctl -a | grep max_.*_namespaces', and raise it as \
+                 root with 'sysctl'"
+                .into(),
+            Self::Confined => {
+                "start that one with less (podman, docker: --security-opt seccomp=unconfined)"
+                    .into()
+            }
+            Self::PrivilegedPort(_, port) => format!(
+                "as root, 'sysctl net.ipv4.ip_unprivileged_port_start={port}', or have the socket \
+                 bound for you (LISTEN_FDS)"
+            ),
+            Self::BusyPort(port) => format!("'ss -lnp sport = :{port}' says which"),
+            Self::SubordinateIds => subordinate_ids("USER", 100_000),
+            Self::IdMapTools => "as root, install newuidmap and newgidmap (package uidmap or \
+                 shadow-utils)"
+                .into(),
+        }
+    }
+
+    /// Why namespaces could not be made, by the OS error.
+    pub fn of_namespaces(
+        errno: i32,
+        is_root: bool,
+        sysctl: impl Fn(&str) -> Option<String>,
+    ) -> Option<Self> {
+        let is = |name: &str, value: &str| sysctl(name).is_some_and(|found| found == value);
+        // ENOSPC: a limit is reached, and 0 is one. EUSERS was that before Linux 4.9.
+        let limit = matches!(errno, libc::ENOSPC | libc::EUSERS);
+        // What a filter answers in the place of clone3(2), to have clone(2) tried.
+        let filtered = errno == libc::ENOSYS;
+        if !limit && !filtered && !is_forbidden(errno) {
+            return None;
+        }
+        Some(if filtered {
+            Self::Confined
+        } else if is("user.max_user_namespaces", "0") {
+            Self::UserNamespacesOff
+        } else if limit {
+            Self::NamespaceLimit
+        } else if !is_root && is("kernel.unprivileged_userns_clone", "0") {
+            Self::UserNamespacesForRoot
+        } else if restricted_by_app_armor(is_root, sysctl) {
+            Self::AppArmor
+        } else {
+            Self::Confined
+        })
+    }
+
+    /// Why a user namespace came without its rights, so that the first step that needs
+    /// one failed.
+    pub fn of_rights(
+        errno: i32,
+        is_root: bool,
+        sysctl: impl Fn(&str) -> Option<String>,
+    ) -> Option<Self> {
+        (errno == libc::EPERM && restricted_by_app_armor(is_root, sysctl)).then_some(Self::AppArmor)
+    }
+
+    /// Why there is no TAP device.
+    pub fn of_tun(errno: i32) -> Option<Self> {
+        match errno {
+            libc::ENOENT | libc::ENODEV | libc::ENXIO => Some(Self::TunMissing),
+            _ => is_forbidden(errno).then_some(Self::TunForbidden),
+        }
+    }
+}
+
+impl fmt::Display for Hint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.cause(), self.remedy())
+    }
+}
+
+/// What gives `user` 65536 subordinate ids from `first` on.
+pub fn subordinate_ids(user: &str, first: u32) -> String {
+    let last = first.saturating_add(65535);
+    format!("as root, 'usermod --add-subuids {first}-{last} --add-subgids {first}-{last} {user}'")
+}
+
+fn is_forbidden(errno: i32) -> bool {
+    matches!(errno, libc::EPERM | libc::EACCES)
+}
+
+fn restricted_by_app_armor(is_root: bool, sysctl: impl Fn(&str) -> Option<String>) -> bool {
+    !is_root
+        && sysctl("kernel.apparmor_restrict_unprivileged_userns").is_some_and(|value| value == "1")
+}
+
+/// The value of a dotted key; `None` where the kernel has no such key.
+pub fn sysctl(name: &str) -> Option<String> {
+    let path = format!("/proc/sys/{}", name.replace('.', "/"));
+    let value = fs::read_to_string(path).ok()?;
+    Some(value.trim().to_owned())
 }
 
 impl Error {
     /// What to do about the error, where its cause is known. Reads `/proc/sys`.
     pub fn hint(&self) -> Option<Hint> {
-        let is_root = rustix::process::geteuid().is_root();
-        find(self, is_root, |name| {
-            let path = format!("/proc/sys/{}", name.replace('.', "/"));
-            fs::read_to_string(path)
-                .ok()
-                .map(|value| value.trim().to_owned())
-        })
+        find(self, rustix::process::geteuid().is_root(), sysctl)
     }
 }
 
@@ -85,9 +186,11 @@ impl Error {
 fn find(error: &Error, is_root: bool, sysctl: impl Fn(&str) -> Option<String>) -> Option<Hint> {
     if let Error::IdMapTool { reason, .. } = error {
         // newuidmap(1): "uid range [1-2) -> [5-6) not allowed"
-        return reason
-            .contains("not allowed")
-            .then_some(Hint::SubordinateIds);
+        return if reason.contains("not allowed") {
+            Some(Hint::SubordinateIds)
+        } else {
+            (reason == super::NOT_INSTALLED).then_some(Hint::IdMapTools)
+        };
     }
     if let Error::Publish {
         address, source, ..
@@ -106,14 +209,8 @@ fn find(error: &Error, is_root: bool, sysctl: impl Fn(&str) -> Option<String>) -
         };
     }
     let (what, errno) = cause(error)?;
-    let is = |name: &str, value: &str| sysctl(name).is_some_and(|found| found == value);
-    let forbidden = matches!(errno, libc::EPERM | libc::EACCES);
-    let app_armor = || !is_root && is("kernel.apparmor_restrict_unprivileged_userns", "1");
     if what.contains("/dev/net/tun") {
-        return match errno {
-            libc::ENOENT | libc::ENODEV | libc::ENXIO => Some(Hint::TunMissing),
-            _ => forbidden.then_some(Hint::TunForbidden),
-        };
+        return Hint::of_tun(errno);
     }
     if what.contains("a veth pair") && errno == libc::EOPNOTSUPP {
         return Some(Hint::VethMissing);
@@ -122,29 +219,13 @@ fn find(error: &Error, is_root: bool, sysctl: impl Fn(&str) -> Option<String>) -
         .iter()
         .any(|word| what.contains(word))
     {
-        // ENOSPC: a limit is reached, and 0 is one. EUSERS was that before Linux 4.9.
-        let limit = matches!(errno, libc::ENOSPC | libc::EUSERS);
-        if !limit && !forbidden {
-            return None;
-        }
-        return Some(if is("user.max_user_namespaces", "0") {
-            Hint::UserNamespacesOff
-        } else if limit {
-            Hint::NamespaceLimit
-        } else if !is_root && is("kernel.unprivileged_userns_clone", "0") {
-            Hint::UserNamespacesForRoot
-        } else if app_armor() {
-            Hint::AppArmor
-        } else {
-            Hint::Confined
-        });
+        return Hint::of_namespaces(errno, is_root, sysctl);
     }
-    // With this restriction the namespace is made, but without any capability: the
-    // first step that needs one fails.
-    (errno == libc::EPERM && matches!(error, Error::Step(_)) && app_armor())
-        .then_some(Hint::AppArmor)
+    match error {
+        Error::Step(_) => Hint::of_rights(errno, is_root, sysctl),
+        _ => None,
+    }
 }
-
 /// What failed, with its object, and the OS error.
 fn cause(error: &Error) -> Option<(String, i32)> {
     match error {
@@ -214,6 +295,11 @@ mod tests {
             (clone(), &[UBUNTU], Some(Hint::AppArmor)),
             (clone(), &[], Some(Hint::Confined)),
             (
+                host("clone3 into new namespaces", libc::ENOSYS),
+                &[OFF],
+                Some(Hint::Confined),
+            ),
+            (
                 host("clone3 into new namespaces", libc::ENOMEM),
                 &[OFF],
                 None,
@@ -223,7 +309,8 @@ mod tests {
                 &[],
                 Some(Hint::SubordinateIds),
             ),
-            (id_map("not installed"), &[], None),
+            (id_map("not installed"), &[], Some(Hint::IdMapTools)),
+            (id_map("exit status: 1"), &[], None),
             (
                 step("mount tmpfs", "/", libc::EPERM),
                 &[UBUNTU],

@@ -6,6 +6,7 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::{Errno, Result};
 use rustix::mount::MountAttrFlags;
+use serde::{Deserialize, Serialize};
 
 use super::mount::{Depth, INERT, attach, copy_mount, new_mount, restrict};
 use super::root::{Root, is_kernel_interface};
@@ -29,8 +30,8 @@ const SYSFS_MOUNTS: [&str; 9] = [
 ];
 
 /// Where a kernel file system came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Origin {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Origin {
     /// A new instance, which shows the container's own namespaces.
     New,
     /// The outer one, which shows the outer namespaces.

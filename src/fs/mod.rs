@@ -35,6 +35,7 @@ mod create;
 mod dev;
 mod kernel;
 mod mount;
+pub mod probe;
 mod root;
 mod stage;
 #[cfg(test)]
@@ -50,7 +51,7 @@ use rustix::mount::MountAttrFlags;
 use crate::error::StepFailure;
 use crate::plan::{MountFlags, Step};
 use crate::sys::mount::{MountChange, mount_setattr};
-use kernel::Origin;
+pub use kernel::Origin;
 use mount::{Depth, Opt, attach, attributes, copy_mount, new_mount, restrict};
 use root::{Missing, Root, RootKind};
 use stage::Stage;

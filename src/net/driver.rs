@@ -482,10 +482,15 @@ fn limits(network: &BuiltinNetwork) -> Limits {
 
 /// As many flows as descriptors allow.
 fn max_flows(wanted: Option<usize>) -> usize {
-    let fds = raise_descriptor_limit()
+    let fds = flows_within(raise_descriptor_limit());
+    wanted.map_or(fds, |wanted| wanted.min(fds))
+}
+
+/// As many flows as this limit on descriptors allows; `None`: there is none.
+pub fn flows_within(limit: Option<u64>) -> usize {
+    let fds = limit
         .unwrap_or(MAX_FLOWS)
         .min(MAX_FLOWS)
         .saturating_sub(RESERVED_FDS);
-    let fds = usize::try_from(fds).unwrap_or(usize::MAX);
-    wanted.map_or(fds, |wanted| wanted.min(fds))
+    usize::try_from(fds).unwrap_or(usize::MAX)
 }

@@ -47,6 +47,14 @@ pub fn choose(network: &mut BuiltinNetwork) -> Result<(), Error> {
     Ok(())
 }
 
+/// Whether the host has IPv6, as a container is to have it.
+///
+/// # Errors
+/// Its addresses cannot be read.
+pub fn host_has() -> Result<bool, Error> {
+    Ok(has_ipv6(&read(ADDRESSES)?))
+}
+
 /// The text of a file; empty when there is none, as where the kernel has no IPv6.
 fn read(path: &str) -> Result<String, Error> {
     match fs::read_to_string(path) {

@@ -27,6 +27,7 @@ mod netlink;
 mod outbound;
 mod outbox;
 mod pcap;
+pub mod probe;
 mod publish;
 mod resolvers;
 mod sockets;
@@ -34,8 +35,8 @@ mod sockets;
 mod tests;
 
 pub use audit::NetLog;
-pub use driver::{Driver, Figure};
-pub use ipv6::choose as choose_ipv6;
+pub use driver::{Driver, Figure, flows_within};
+pub use ipv6::{choose as choose_ipv6, host_has as host_has_ipv6};
 pub use link::{Link, probe_tap};
 pub(crate) use namespace::GATEWAY_MAC;
 pub use namespace::set_up as set_up_namespace;

@@ -21,7 +21,7 @@ use rustix::process::Pid;
 use rustix::thread::CapabilitySet;
 
 use crate::config::IdMapEntry;
-use crate::error::Error;
+use crate::error::{Error, NOT_INSTALLED};
 
 /// How many ids root's container has by default, and an ordinary user's at most.
 const DEFAULT_SIZE: u32 = 65536;
@@ -234,23 +234,108 @@ fn account(uid: u32) -> Option<(Vec<u8>, u32)> {
     })
 }
 
-/// Whether both tools are installed and can get the privilege that they need:
-/// `no_new_privs`, a nosuid mount or a lost bit would make them fail.
+/// Whether both tools are installed and can get the privilege that they need.
 fn tools_work() -> bool {
-    let gets_privilege = |kind| {
-        let Some(tool) = find_tool(kind) else {
-            return false;
-        };
-        let set_uid = fs::metadata(&tool).is_ok_and(|meta| meta.permissions().mode() & 0o4000 != 0);
-        let has_capability =
-            || rustix::fs::getxattr(&tool, "security.capability", &mut [0; 64]).is_ok();
-        let honoured = rustix::fs::statvfs(&tool)
-            .is_ok_and(|fs| !fs.f_flag.contains(rustix::fs::StatVfsMountFlags::NOSUID));
-        honoured && (set_uid || has_capability())
-    };
     !rustix::thread::no_new_privs().unwrap_or(true)
-        && gets_privilege(Kind::User)
-        && gets_privilege(Kind::Group)
+        && [Kind::User, Kind::Group]
+            .into_iter()
+            .all(|kind| matches!(tool(kind), Tool::Works(_)))
+}
+
+/// How newuidmap(1) or newgidmap(1) is installed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tool {
+    /// Not in `PATH`.
+    Missing,
+    /// Neither set-user-ID root nor with a capability: it can do nothing.
+    Unprivileged(PathBuf),
+    /// On a file system that is mounted nosuid.
+    Nosuid(PathBuf),
+    /// It gets the privilege that it needs.
+    Works(PathBuf),
+}
+
+fn tool(kind: Kind) -> Tool {
+    let Some(path) = find_tool(kind) else {
+        return Tool::Missing;
+    };
+    let set_uid = fs::metadata(&path).is_ok_and(|meta| meta.permissions().mode() & 0o4000 != 0);
+    let has_capability =
+        || rustix::fs::getxattr(&path, "security.capability", &mut [0; 64]).is_ok();
+    let honoured = rustix::fs::statvfs(&path)
+        .is_ok_and(|fs| !fs.f_flag.contains(rustix::fs::StatVfsMountFlags::NOSUID));
+    if !(set_uid || has_capability()) {
+        Tool::Unprivileged(path)
+    } else if honoured {
+        Tool::Works(path)
+    } else {
+        Tool::Nosuid(path)
+    }
+}
+
+/// What an ordinary user's subordinate ids depend on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subordinate {
+    /// The user's name, if `/etc/passwd` knows it with the group that we run with.
+    pub name: Option<String>,
+    /// Ranges (first id, count) of `/etc/subuid`.
+    pub uids: Vec<(u32, u32)>,
+    /// Those of `/etc/subgid`.
+    pub gids: Vec<(u32, u32)>,
+    /// newuidmap(1)
+    pub uid_tool: Tool,
+    /// newgidmap(1)
+    pub gid_tool: Tool,
+    /// The process can gain no privilege, and so can no program that it starts.
+    pub no_new_privs: bool,
+    /// The first id that nobody has in either file, 100000 or more.
+    pub free: u32,
+}
+
+/// What the caller's subordinate ids depend on; `None` for one that may map any id.
+pub fn subordinate() -> Option<Subordinate> {
+    if may_map_anything() {
+        return None;
+    }
+    let (uid, gid) = (
+        rustix::process::geteuid().as_raw(),
+        rustix::process::getegid().as_raw(),
+    );
+    let name = account(uid)
+        .filter(|(_, primary)| *primary == gid)
+        .map(|(name, _)| name);
+    let files = ["/etc/subuid", "/etc/subgid"].map(|file| fs::read(file).unwrap_or_default());
+    let [uids, gids] = files
+        .each_ref()
+        .map(|text| subordinate_ranges(text, name.as_deref().unwrap_or_default(), uid));
+    Some(Subordinate {
+        name: name.map(|name| String::from_utf8_lossy(&name).into_owned()),
+        uids,
+        gids,
+        uid_tool: tool(Kind::User),
+        gid_tool: tool(Kind::Group),
+        no_new_privs: rustix::thread::no_new_privs().unwrap_or(true),
+        free: files
+            .iter()
+            .map(|text| free(text))
+            .max()
+            .unwrap_or(FIRST_SUBORDINATE),
+    })
+}
+
+/// What useradd(8) gives first (login.defs(5), `SUB_UID_MIN`).
+const FIRST_SUBORDINATE: u32 = 100_000;
+
+/// The first id from [`FIRST_SUBORDINATE`] on beyond all ranges of `text`.
+fn free(text: &[u8]) -> u32 {
+    let end = |line: &[u8]| {
+        let mut fields = line.split(|byte| *byte == b':').skip(1);
+        number(fields.next()?)?.checked_add(number(fields.next()?)?)
+    };
+    text.split(|byte| *byte == b'\n')
+        .filter_map(end)
+        .max()
+        .map_or(FIRST_SUBORDINATE, |end| end.max(FIRST_SUBORDINATE))
 }
 
 /// Where the tool for `kind` is installed.
@@ -325,9 +410,7 @@ impl RunningTool {
             tool: kind.tool(),
             reason,
         };
-        let tool = find_tool(kind).ok_or_else(|| {
-            fail("not installed, and only it can map more than one id (package uidmap)".into())
-        })?;
+        let tool = find_tool(kind).ok_or_else(|| fail(NOT_INSTALLED.into()))?;
         let numbers = map
             .iter()
             .flat_map(|entry| [entry.container, entry.host, entry.size]);
@@ -401,6 +484,13 @@ mod tests {
         );
         assert_eq!(subordinate_ranges(b"", b"me", 1000), []);
         assert_eq!(subordinate_ranges(b"+1000:1:1\n 1000:2:2", b"me", 1000), []);
+    }
+
+    #[test]
+    fn free_ids_are_beyond_everybodys() {
+        assert_eq!(free(b""), 100_000);
+        assert_eq!(free(b"a:100000:65536\nb:1000:5\nc:165536:65536\n"), 231_072);
+        assert_eq!(free(b"a:4294967295:9\nb:x:1\n\n"), 100_000);
     }
 
     #[test]

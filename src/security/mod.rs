@@ -34,6 +34,16 @@ use crate::error::StepFailure;
 use crate::plan::ExecStep;
 use crate::sys::seccomp::{Instruction, install_filter};
 
+/// Holds the calling thread to the default profile, to see whether the kernel can.
+///
+/// # Errors
+/// The kernel's, as errno(3).
+pub fn try_filter() -> Result<(), i32> {
+    let code = |error: Errno| error.raw_os_error();
+    set_no_new_privs(true).map_err(code)?;
+    install_filter(&seccomp::compile(0)).map_err(code)
+}
+
 /// What the command is to be held to, ready to be applied.
 #[derive(Debug)]
 pub struct Restrictions {

@@ -11,6 +11,7 @@ pub mod fd;
 pub mod heap;
 pub mod ip;
 pub mod keyring;
+pub mod landlock;
 pub mod listen_fds;
 pub mod mount;
 pub mod netns;

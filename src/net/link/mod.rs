@@ -13,7 +13,7 @@
 mod frames;
 mod ring;
 pub(super) mod tap;
-mod veth;
+pub(super) mod veth;
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -25,7 +25,7 @@ use crate::sys::tun::{self, offload};
 const DEVICE: &str = "/dev/net/tun";
 
 /// Makes the interface in the current network namespace and returns its queue.
-pub(super) fn create() -> Result<OwnedFd, StepFailure> {
+pub(in super::super) fn create() -> Result<OwnedFd, StepFailure> {
     let failed = |step| move |error: io::Error| StepFailure::new(step, DEVICE, &error);
     let plain =
         Iface::without_packet_info(NAME, TunTapMode::Tap).map_err(failed("make the TAP device"))?;

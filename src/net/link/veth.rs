@@ -47,7 +47,7 @@ const DISABLE_IPV6: &str = "/proc/sys/net/ipv6/conf/all/disable_ipv6";
 
 /// What [`create`] makes.
 #[derive(Debug)]
-pub(super) struct Pair {
+pub(in super::super) struct Pair {
     /// The far end's packet sockets, one for each ring.
     pub(super) sockets: [OwnedFd; RINGS],
     /// Keeps the near end's network namespace.
@@ -58,7 +58,7 @@ pub(super) struct Pair {
 
 /// Makes the pair; `here` is of the current network namespace, which gets the near
 /// end.
-pub(super) fn create(here: &Netlink, mtu: u16) -> Result<Pair, StepFailure> {
+pub(in super::super) fn create(here: &Netlink, mtu: u16) -> Result<Pair, StepFailure> {
     let failed =
         |step, object: &'static str| move |error: io::Error| StepFailure::new(step, object, &error);
     let near = netns::of_socket(here.as_fd())

@@ -1,0 +1,269 @@
+//! Control groups: what could be limited. No run needs them.
+
+use super::super::Finding;
+use super::super::facts::{Cgroups, Delegated, Hierarchy};
+
+const PART: &str = "cgroups";
+/// What limits are made of.
+const CONTROLLERS: [&str; 5] = ["cpu", "cpuset", "io", "memory", "pids"];
+
+pub(super) fn judge(cgroups: &Cgroups, root: bool) -> Finding {
+    match cgroups.hierarchy {
+        Hierarchy::None => Finding::missing(PART, "none are mounted (/proc/self/mountinfo)")
+            .remedy("as root, 'mount -t cgroup2 cgroup2 /sys/fs/cgroup'"),
+        Hierarchy::V2 => v2(cgroups, root),
+        Hierarchy::Hybrid => v1(cgroups, root, "v1, with v2 beside it"),
+        Hierarchy::V1 => v1(cgroups, root, "v1"),
+    }
+}
+
+fn v2(cgroups: &Cgroups, root: bool) -> Finding {
+    let Some(own) = &cgroups.own else {
+        return Finding::missing(PART, "v2; our own cgroup is not to be seen")
+            .remedy("start the container that this is in with a cgroup namespace of its own");
+    };
+    let own = own.display();
+    let Some(Delegated { dir, controllers }) = &cgroups.delegated else {
+        let found = format!("v2, own cgroup {own}; neither it nor one above is delegated to you");
+        return Finding::missing(PART, found).remedy(delegate(cgroups, root));
+    };
+    let missing: Vec<&str> = CONTROLLERS
+        .into_iter()
+        .filter(|name| !controllers.iter().any(|controller| controller == name))
+        .collect();
+    let found = format!(
+        "v2, own cgroup {own}; delegated from {} on, with {}",
+        dir.display(),
+        if controllers.is_empty() {
+            "no controller".to_owned()
+        } else {
+            controllers.join(", ")
+        }
+    );
+    if missing.is_empty() {
+        return Finding::ok(PART, found);
+    }
+    Finding::limited(PART, format!("{found}; without {}", missing.join(", "))).remedy(
+        if cgroups.systemd && !root {
+            drop_in("user@.service")
+        } else {
+            enable(dir.parent().unwrap_or(dir), &missing)
+        },
+    )
+}
+
+/// How the user gets a part of the tree.
+fn delegate(cgroups: &Cgroups, root: bool) -> String {
+    let service = cgroups.own.as_ref().and_then(|own| {
+        own.components()
+            .filter_map(|part| part.as_os_str().to_str())
+            .find(|name| name.ends_with(".service") && !name.starts_with("user@"))
+    });
+    if root {
+        return "have /sys/fs/cgroup mounted read-write where the container that this is in is \
+                started (podman: --security-opt unmask=/sys/fs/cgroup)"
+            .to_owned();
+    }
+    if !cgroups.systemd {
+        return "as root, make a cgroup below /sys/fs/cgroup, give it, its cgroup.procs and its \
+                cgroup.subtree_control to the user with chown(1), and start the user's shell in a \
+                cgroup below it"
+            .to_owned();
+    }
+    match service {
+        Some(service) => drop_in(service),
+        None => format!(
+            "start it by 'systemd-run --user --scope -p Delegate=yes crun-lite ...'; for all \
+             controllers, {}",
+            drop_in("user@.service")
+        ),
+    }
+}
+
+/// systemd.resource-control(5)
+fn drop_in(unit: &str) -> String {
+    format!(
+        "as root, '[Service]' and 'Delegate={}' in /etc/systemd/system/{unit}.d/delegate.conf, \
+         then 'systemctl daemon-reload' and {}",
+        CONTROLLERS.join(" "),
+        if unit == "user@.service" {
+            "a new login".to_owned()
+        } else {
+            format!("'systemctl restart {unit}'")
+        }
+    )
+}
+
+fn enable(parent: &std::path::Path, missing: &[&str]) -> String {
+    let words: Vec<String> = missing.iter().map(|name| format!("+{name}")).collect();
+    format!(
+        "as root, 'echo {} > {}/cgroup.subtree_control', where cgroup.controllers has them",
+        words.join(" "),
+        parent.display()
+    )
+}
+
+fn v1(cgroups: &Cgroups, root: bool, version: &str) -> Finding {
+    // io has another name there.
+    let wanted = |name: &str| CONTROLLERS.contains(&name) || name == "blkio";
+    let (ours, others): (Vec<_>, Vec<_>) = cgroups
+        .v1
+        .iter()
+        .filter(|controller| wanted(&controller.name))
+        .partition(|controller| controller.writable);
+    let names = |list: &[&super::super::facts::V1]| {
+        let names: Vec<&str> = list.iter().map(|one| one.name.as_str()).collect();
+        names.join(", ")
+    };
+    if others.is_empty() && !ours.is_empty() {
+        return Finding::ok(PART, format!("{version}; {} can be divided", names(&ours)));
+    }
+    let own = others.iter().find(|controller| controller.name == "memory");
+    let own = own
+        .or(others.first())
+        .map_or_else(String::new, |controller| {
+            format!(" ({}: {})", controller.name, controller.dir.display())
+        });
+    let found = format!(
+        "{version}; {}{own} cannot be divided by you",
+        names(&others)
+    );
+    let remedy = if root {
+        "have the cgroups mounted read-write where the container that this is in is started"
+    } else {
+        "v1 is not made to be delegated: as root, boot with 'systemd.unified_cgroup_hierarchy=1' \
+         (without systemd: 'cgroup_no_v1=all') for v2"
+    };
+    if ours.is_empty() {
+        Finding::missing(PART, found).remedy(remedy)
+    } else {
+        Finding::limited(PART, format!("{found}, but {} can", names(&ours))).remedy(remedy)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::State;
+    use super::super::super::facts::V1;
+    use super::*;
+
+    fn v2_at(own: &str, delegated: Option<(&str, &[&str])>) -> Cgroups {
+        Cgroups {
+            hierarchy: Hierarchy::V2,
+            own: Some(own.into()),
+            delegated: delegated.map(|(dir, controllers)| Delegated {
+                dir: dir.into(),
+                controllers: controllers.iter().map(|&name| name.to_owned()).collect(),
+            }),
+            v1: Vec::new(),
+            systemd: true,
+        }
+    }
+
+    fn says(finding: &Finding, state: State, found: &str, remedy: &str) {
+        assert_eq!((finding.state, finding.stops), (state, None), "{finding:?}");
+        assert!(finding.found.contains(found), "{finding:?}");
+        assert!(
+            finding.remedy.as_ref().unwrap().contains(remedy),
+            "{finding:?}"
+        );
+    }
+
+    #[test]
+    fn delegated() {
+        let top = "/c/user.slice/user-1.slice/user@1.service";
+        let own = "/c/user.slice/user-1.slice/user@1.service/app.slice/a.scope";
+        let all = judge(&v2_at(own, Some((top, &CONTROLLERS))), false);
+        assert_eq!(all.state, State::Ok);
+        says(
+            &judge(&v2_at(own, Some((top, &["memory", "pids"]))), false),
+            State::Limited,
+            "without cpu, cpuset, io",
+            "/etc/systemd/system/user@.service.d/delegate.conf",
+        );
+        let mut bare = v2_at("/c/a/b", Some(("/c/a", &["pids"])));
+        bare.systemd = false;
+        says(
+            &judge(&bare, false),
+            State::Limited,
+            "with pids",
+            "echo +cpu +cpuset +io +memory > /c/cgroup.subtree_control",
+        );
+    }
+
+    #[test]
+    fn not_delegated() {
+        let session = v2_at("/c/user.slice/user-1.slice/session-1.scope", None);
+        says(
+            &judge(&session, false),
+            State::Missing,
+            "session-1.scope",
+            "systemd-run --user --scope -p Delegate=yes",
+        );
+        let service = v2_at("/c/system.slice/ci.service", None);
+        says(
+            &judge(&service, false),
+            State::Missing,
+            "ci.service",
+            "/etc/systemd/system/ci.service.d/delegate.conf",
+        );
+        let bare = Cgroups {
+            systemd: false,
+            ..session.clone()
+        };
+        says(&judge(&bare, false), State::Missing, "", "chown(1)");
+        says(&judge(&session, true), State::Missing, "", "read-write");
+        let unseen = Cgroups {
+            own: None,
+            ..session
+        };
+        says(
+            &judge(&unseen, false),
+            State::Missing,
+            "not to be seen",
+            "cgroup namespace",
+        );
+    }
+
+    #[test]
+    fn the_old_version() {
+        let old = |hierarchy, writable: [bool; 2]| Cgroups {
+            hierarchy,
+            own: None,
+            delegated: None,
+            v1: ["memory", "blkio", "devices"]
+                .into_iter()
+                .zip([writable[0], writable[1], false])
+                .map(|(name, writable)| V1 {
+                    name: name.to_owned(),
+                    dir: format!("/c/{name}").into(),
+                    writable,
+                })
+                .collect(),
+            systemd: false,
+        };
+        let all = judge(&old(Hierarchy::V1, [true, true]), true);
+        assert_eq!(
+            (all.state, all.found.as_str()),
+            (State::Ok, "v1; memory, blkio can be divided")
+        );
+        says(
+            &judge(&old(Hierarchy::Hybrid, [false, false]), false),
+            State::Missing,
+            "v1, with v2 beside it; memory, blkio (memory: /c/memory)",
+            "cgroup_no_v1=all",
+        );
+        says(
+            &judge(&old(Hierarchy::V1, [true, false]), false),
+            State::Limited,
+            "but memory can",
+            "unified",
+        );
+        says(
+            &judge(&old(Hierarchy::None, [true, true]), false),
+            State::Missing,
+            "none",
+            "mount -t cgroup2",
+        );
+    }
+}
