@@ -285,7 +285,7 @@ impl Message for FromInit {
 
     fn decode(kind: u8, body: &[u8], fds: Vec<OwnedFd>) -> Option<Self> {
         match (kind, body) {
-            (LINK, about) => Some(Self::Link(NetLink {
+            (LINK, about) if !fds.is_empty() => Some(Self::Link(NetLink {
                 about: String::from_utf8_lossy(about).into_owned(),
                 fds,
             })),
