@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::util::{CrunLite, Host, Side, Who, has_program, tool};
+use crate::util::{CrunLite, Host, Side, Who, has_program, report, tool};
 
 /// What it said.
 struct Said {
@@ -681,10 +681,10 @@ fn the_profile_is_of_the_program_where_it_is() {
         "-c",
         "apparmor_parser --version | grep -q 'version [4-9]'",
     ];
-    need!(
-        has_program("apparmor_parser") && Who::Root.can(&knows),
-        "no apparmor_parser(8) of version 4 or later"
-    );
+    if !has_program("apparmor_parser") || !Who::Root.can(&knows) {
+        report("the profile's syntax is not checked: no apparmor_parser(8) from version 4 on");
+        return;
+    }
     let mut parser = Command::new("apparmor_parser")
         .args(["--skip-kernel-load", "--skip-cache"])
         .stdin(Stdio::piped())

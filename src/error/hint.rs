@@ -64,10 +64,10 @@ impl Hint {
     pub fn remedy(&self) -> String {
         match self {
             Self::TunMissing => "load it as root with 'modprobe tun' (in a container: pass the \
-                 device in), or run with --net=none"
+                 device in), or run with --net=builtin:link=veth, which needs none"
                 .into(),
             Self::TunForbidden => "open it as root with 'chmod 0666 /dev/net/tun', or run with \
-                 --net=none"
+                 --net=builtin:link=veth, which does not need it"
                 .into(),
             Self::VethMissing => "load it as root with 'modprobe veth', or have /dev/net/tun \
                   opened to you"

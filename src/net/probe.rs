@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::link::{self, tap, veth};
 use super::netlink::Netlink;
 use crate::error::StepFailure;
+use crate::sys::netns;
 
 /// MTU of a link that nothing passes.
 const MTU: u16 = 1500;
@@ -34,11 +35,13 @@ pub fn tap() -> Result<Offloads, StepFailure> {
     })
 }
 
-/// Makes a veth pair with packet sockets at its far end.
+/// Makes a veth pair with packet sockets at its far end, in a network namespace of
+/// its own: a TAP device that was tried before has the name.
 ///
 /// # Errors
 /// The step that failed.
 pub fn veth() -> Result<(), StepFailure> {
+    netns::unshare().map_err(|error| StepFailure::new("make", "a network namespace", &error))?;
     let here =
         Netlink::open().map_err(|error| StepFailure::new("open rtnetlink", "socket", &error))?;
     veth::create(&here, MTU).map(drop)
