@@ -68,6 +68,13 @@ pub fn checksum_offset(protocol: u8) -> usize {
     if protocol == TCP { 16 } else { 6 }
 }
 
+/// Fills in the checksum of an IPv4 header, which is all of `header` (RFC 791, 3.1).
+pub fn fill_header_checksum(header: &mut [u8]) {
+    header[10..12].fill(0);
+    let sum = checksum(&[header]);
+    header[10..12].copy_from_slice(&sum.to_be_bytes());
+}
+
 /// Sets the checksum of a TCP or UDP segment.
 pub fn fill_checksum(segment: &mut [u8], source: Ipv4Addr, destination: Ipv4Addr, protocol: u8) {
     let at = checksum_offset(protocol);
@@ -134,8 +141,7 @@ impl Ip {
         packet[12..16].copy_from_slice(&self.source.octets());
         packet[16..20].copy_from_slice(&self.destination.octets());
         packet[20..].copy_from_slice(&self.options);
-        let sum = checksum(&[&packet]);
-        packet[10..12].copy_from_slice(&sum.to_be_bytes());
+        fill_header_checksum(&mut packet);
         packet.extend_from_slice(&self.payload);
         packet
     }

@@ -94,18 +94,14 @@ pub(crate) fn n32() -> Case {
         for first in 0..=u8::MAX {
             let mut packet = base.packet();
             packet[0] = first;
-            packet[10..12].fill(0);
-            let header = usize::from(first & 15) * 4;
-            let sum = frames::checksum(&[&packet[..header.clamp(20, packet.len())]]);
-            packet[10..12].copy_from_slice(&sum.to_be_bytes());
+            let header = (usize::from(first & 15) * 4).clamp(20, packet.len());
+            frames::fill_header_checksum(&mut packet[..header]);
             out.push(frames::ethernet(0x0800, &packet));
         }
         for total in [0, 1, 19, 20, 21, 27, 28, 100, 65_535_u16] {
             let mut packet = base.packet();
             packet[2..4].copy_from_slice(&total.to_be_bytes());
-            packet[10..12].fill(0);
-            let sum = frames::checksum(&[&packet[..20]]);
-            packet[10..12].copy_from_slice(&sum.to_be_bytes());
+            frames::fill_header_checksum(&mut packet[..20]);
             out.push(frames::ethernet(0x0800, &packet));
         }
     }

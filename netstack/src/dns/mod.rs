@@ -186,11 +186,13 @@ impl Stack {
             self.stats.dropped += 1;
             return;
         };
+        if let Some(answer) = self.forwarder.names.answer(&query) {
+            return self.udp_deliver(forwarder, key.container, &answer, 0, host);
+        }
         self.look_for_resolvers(host);
         let servers = Arc::clone(&self.forwarder.servers);
-        let own = self.forwarder.names.answer(&query);
-        let unknown = || query.answer(false, rcode::SERVFAIL, []);
-        if let Some(answer) = own.or_else(|| servers.is_empty().then(unknown)) {
+        if servers.is_empty() {
+            let answer = query.answer(false, rcode::SERVFAIL, []);
             return self.udp_deliver(forwarder, key.container, &answer, 0, host);
         }
         let verdict = self

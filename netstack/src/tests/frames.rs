@@ -72,9 +72,7 @@ pub(super) fn split_fin(frame: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
     fin[SEGMENT + 4..SEGMENT + 8].copy_from_slice(&seq.to_be_bytes());
     let total = u16::try_from(headers - ETHERNET).unwrap();
     fin[ETHERNET + 2..ETHERNET + 4].copy_from_slice(&total.to_be_bytes());
-    fin[ETHERNET + 10..ETHERNET + 12].fill(0);
-    let sum = checksum(&[&fin[ETHERNET..SEGMENT]]);
-    fin[ETHERNET + 10..ETHERNET + 12].copy_from_slice(&sum.to_be_bytes());
+    fill_header_checksum(&mut fin[ETHERNET..SEGMENT]);
     fill_checksum(&mut fin[SEGMENT..], source, destination, TCP);
     Some((data, fin))
 }
@@ -174,9 +172,7 @@ impl Mender {
         let total = u16::try_from(whole.len() - ETHERNET).unwrap();
         whole[16..18].copy_from_slice(&total.to_be_bytes());
         whole[20..22].fill(0);
-        whole[24..26].fill(0);
-        let sum = checksum(&[&whole[ETHERNET..PAYLOAD]]);
-        whole[24..26].copy_from_slice(&sum.to_be_bytes());
+        fill_header_checksum(&mut whole[ETHERNET..PAYLOAD]);
         Some(whole)
     }
 }

@@ -130,9 +130,7 @@ fn mend(frame: &mut [u8]) {
     if header < 20 || frame.len() < 14 + header {
         return;
     }
-    frame[24..26].fill(0);
-    let sum = frames::checksum(&[&frame[14..14 + header]]);
-    frame[24..26].copy_from_slice(&sum.to_be_bytes());
+    frames::fill_header_checksum(&mut frame[14..14 + header]);
     let address = |at: usize| -> std::net::Ipv4Addr {
         let octets: [u8; 4] = frame[at..at + 4].try_into().unwrap();
         octets.into()

@@ -140,9 +140,7 @@ pub(super) fn to_guest(link: LinkConfig, frame: &[u8]) -> Vec<Vec<u8>> {
             one.extend_from_slice(chunk);
             let length = u16::try_from(one.len() - ETHERNET).unwrap();
             one[ETHERNET + 2..ETHERNET + 4].copy_from_slice(&length.to_be_bytes());
-            one[ETHERNET + 10..ETHERNET + 12].fill(0);
-            let sum = frames::checksum(&[&one[ETHERNET..TRANSPORT]]);
-            one[ETHERNET + 10..ETHERNET + 12].copy_from_slice(&sum.to_be_bytes());
+            frames::fill_header_checksum(&mut one[ETHERNET..TRANSPORT]);
             if protocol == TCP {
                 let at = TRANSPORT + 4;
                 let seq = u32::from_be_bytes(one[at..at + 4].try_into().unwrap())

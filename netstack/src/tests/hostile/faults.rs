@@ -20,19 +20,22 @@ const ERRORS: [HostError; 8] = [
     HostError::Other,
 ];
 
+/// Calls that a host may refuse.
+const CALLS: [Call; 7] = [
+    Call::Connect,
+    Call::Send,
+    Call::Receive,
+    Call::UdpOpen,
+    Call::UdpSend,
+    Call::EchoOpen,
+    Call::EchoSend,
+];
+
 /// Everything that a container does, while one call fails once. Every call into the
 /// stack is followed by a comparison of flow table and sockets.
 #[test]
 fn n17_every_host_call_fails_at_every_step() {
-    for call in [
-        Call::Connect,
-        Call::Send,
-        Call::Receive,
-        Call::UdpOpen,
-        Call::UdpSend,
-        Call::EchoOpen,
-        Call::EchoSend,
-    ] {
+    for call in CALLS {
         for error in ERRORS {
             for step in 0..4 {
                 let mut w = World::plain();
@@ -71,19 +74,10 @@ fn n17_every_host_call_fails_at_every_step() {
 /// One call in ten fails, whatever it is, for a minute.
 #[test]
 fn n17_calls_fail_all_the_time() {
-    let calls = [
-        Call::Connect,
-        Call::Send,
-        Call::Receive,
-        Call::UdpOpen,
-        Call::UdpSend,
-        Call::EchoOpen,
-        Call::EchoSend,
-    ];
     let mut w = World::plain();
     for round in 0..3000_u16 {
         let error = ERRORS[usize::from(round) % ERRORS.len()];
-        for call in calls {
+        for call in CALLS {
             w.host.faults.entry(call).or_insert((9, error));
         }
         let n = round % 500;

@@ -304,10 +304,8 @@ fn n32_odd_ip_headers() {
     for first in (0..=u8::MAX).filter(|first| *first != 0x45) {
         let mut packet = base.packet();
         packet[0] = first;
-        packet[10..12].fill(0);
-        let header = usize::from(first & 15) * 4;
-        let sum = frames::checksum(&[&packet[..header.clamp(20, packet.len())]]);
-        packet[10..12].copy_from_slice(&sum.to_be_bytes());
+        let header = (usize::from(first & 15) * 4).clamp(20, packet.len());
+        frames::fill_header_checksum(&mut packet[..header]);
         w.send(&frames::ethernet(0x0800, &packet));
     }
     assert_eq!(w.host.datagrams, []);
