@@ -25,6 +25,17 @@ pub const EXIT_NOT_FOUND: u8 = 127;
 /// Why a tool for id maps did not run.
 pub const NOT_INSTALLED: &str = "not installed";
 
+/// An error with its causes, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
 /// A step of the plan that failed in the container's init. It crosses the
 /// process boundary as data, so that the parent prints it like its own errors.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]

@@ -184,7 +184,7 @@ pub fn run(spec: &Spec, observer: &mut dyn Observer) -> Result<Samples, Error> {
                         mtu,
                         backend: backend.label.clone(),
                         round,
-                        result: result.map_err(|error| chain(&error)),
+                        result: result.map_err(|error| crate::error::chain(&error)),
                     };
                     observer.ended(&sample);
                     samples.taken.push(sample);
@@ -193,17 +193,6 @@ pub fn run(spec: &Spec, observer: &mut dyn Observer) -> Result<Samples, Error> {
         }
     }
     Ok(samples)
-}
-
-/// An error with its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 /// This process and all that it starts run on these CPUs from now on.

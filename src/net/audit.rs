@@ -15,13 +15,12 @@
 //! warnings where there are rules, since then somebody wants to know what they do.
 
 use std::collections::HashMap;
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant, SystemTime};
 
 use netstack::{Attempt, Name, Protocol, Reason, Refusal};
-use rustix::io::Errno;
 use serde::Serialize;
 
 use super::files::Files;
@@ -299,7 +298,7 @@ fn reason(reason: Reason) -> &'static str {
 pub struct NetLog {
     files: Files,
     /// The file that is written; `None`: it is full and the last, or has failed.
-    file: Option<OwnedFd>,
+    file: Option<File>,
     length: u64,
 }
 
@@ -338,28 +337,17 @@ impl NetLog {
         let length = bytes.len() as u64;
         if self.file.is_some() && self.length + length > self.files.size() {
             self.file = None;
-            if self.files.is_one() {
+            self.file = self.files.next()?;
+            self.length = 0;
+            if self.file.is_none() {
                 tracing::info!("{:?} is full: nothing more is written", self.files.name());
-            } else {
-                self.files.shift()?;
-                self.file = Some(self.files.create()?);
-                self.length = 0;
             }
         }
-        let Some(file) = &self.file else {
+        let Some(file) = &mut self.file else {
             return Ok(());
         };
         self.length += length;
-        let mut rest = bytes.as_slice();
-        while !rest.is_empty() {
-            match rustix::io::write(file, rest) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => rest = rest.get(written..).unwrap_or_default(),
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
+        file.write_all(&bytes)
     }
 }
 

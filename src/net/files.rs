@@ -5,6 +5,7 @@
 //! another file written to nor read along.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -53,13 +54,17 @@ impl Files {
         self.size
     }
 
-    /// There is to be no other when one is full.
-    pub(super) fn is_one(&self) -> bool {
-        self.count == 1
+    /// The next file, when one is full; `None`: there is to be no other.
+    pub(super) fn next(&self) -> io::Result<Option<File>> {
+        if self.count == 1 {
+            return Ok(None);
+        }
+        self.shift()?;
+        self.create().map(Some)
     }
 
     /// Makes the file, in place of one that there may be.
-    pub(super) fn create(&self) -> io::Result<OwnedFd> {
+    pub(super) fn create(&self) -> io::Result<File> {
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let create = || {
@@ -73,9 +78,9 @@ impl Files {
         match create() {
             Err(Errno::EXIST) => {
                 self.remove(&self.name)?;
-                Ok(create()?)
+                Ok(create()?.into())
             }
-            created => Ok(created?),
+            created => Ok(created?.into()),
         }
     }
 
@@ -93,7 +98,7 @@ impl Files {
     }
 
     /// Gives each file the name of the next older one; the oldest is written over.
-    pub(super) fn shift(&self) -> io::Result<()> {
+    fn shift(&self) -> io::Result<()> {
         for age in (1..self.count).rev() {
             let from = self.aged(age - 1);
             match rustix::fs::renameat(&self.directory, &from, &self.directory, self.aged(age)) {

@@ -11,12 +11,11 @@
 //! number of files the oldest goes. With one file the capture ends when it is full.
 //! An error ends the capture, never the network.
 
-use std::io::{self, IoSlice};
-use std::os::fd::OwnedFd;
+use std::fs::File;
+use std::io::{self, IoSlice, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use netstack::VNET_HEADER_LEN;
-use rustix::io::Errno;
 
 use super::files::Files;
 use crate::config::LogFile;
@@ -38,7 +37,7 @@ const BUFFER: usize = 256 << 10;
 pub struct Capture {
     files: Files,
     /// The file that is written; `None`: the capture has ended.
-    file: Option<OwnedFd>,
+    file: Option<File>,
     /// Bytes of the file, those in the buffer included.
     length: u64,
     buffer: Vec<u8>,
@@ -124,16 +123,8 @@ impl Capture {
     }
 
     fn write(&mut self) -> io::Result<()> {
-        let mut rest = &self.buffer[..];
-        if let Some(file) = &self.file {
-            while !rest.is_empty() {
-                match rustix::io::write(file, rest) {
-                    Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                    Ok(written) => rest = rest.get(written..).unwrap_or_default(),
-                    Err(Errno::INTR) => {}
-                    Err(error) => return Err(error.into()),
-                }
-            }
+        if let Some(file) = &mut self.file {
+            file.write_all(&self.buffer)?;
         }
         self.buffer.clear();
         Ok(())
@@ -143,13 +134,12 @@ impl Capture {
     fn next_file(&mut self) -> io::Result<()> {
         self.write()?;
         self.file = None;
-        if self.files.is_one() {
+        self.file = self.files.next()?;
+        if self.file.is_some() {
+            self.begin_file();
+        } else {
             tracing::info!("{:?} is full: the capture has ended", self.files.name());
-            return Ok(());
         }
-        self.files.shift()?;
-        self.file = Some(self.files.create()?);
-        self.begin_file();
         Ok(())
     }
 
@@ -308,7 +298,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("dump");
         let mut capture = Capture::create(&pcap(path, 400, 2)).unwrap();
-        capture.file = Some(fs::File::open("/dev/null").unwrap().into());
+        capture.file = Some(File::open("/dev/null").unwrap());
         capture.frame(&[IoSlice::new(&[1; 100])]);
         capture.flush();
         assert!(capture.file.is_none());

@@ -25,7 +25,7 @@ pub(super) fn look(written: Option<Result<(), Error>>) -> Ids {
         |map: &[crate::config::IdMapEntry]| map.iter().map(|entry| u64::from(entry.size)).sum();
     let said = |error: Error| {
         let hint = error.hint();
-        (super::trial::chain(&error), hint)
+        (crate::error::chain(&error), hint)
     };
     Ids {
         own: (

@@ -145,6 +145,7 @@ fn v1(cgroups: &Cgroups, root: bool, version: &str) -> Finding {
 mod tests {
     use super::super::super::State;
     use super::super::super::facts::V1;
+    use super::super::testing::says;
     use super::*;
 
     fn v2_at(own: &str, delegated: Option<(&str, &[&str])>) -> Cgroups {
@@ -158,15 +159,6 @@ mod tests {
             v1: Vec::new(),
             systemd: true,
         }
-    }
-
-    fn says(finding: &Finding, state: State, found: &str, remedy: &str) {
-        assert_eq!((finding.state, finding.stops), (state, None), "{finding:?}");
-        assert!(finding.found.contains(found), "{finding:?}");
-        assert!(
-            finding.remedy.as_ref().unwrap().contains(remedy),
-            "{finding:?}"
-        );
     }
 
     #[test]

@@ -160,7 +160,7 @@ pub(super) fn descriptors(limit: Option<u64>) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::super::super::State;
-    use super::super::testing::around;
+    use super::super::testing::{around, says};
     use super::*;
 
     fn address(source: Result<&str, i32>, by: Option<(&str, &str)>) -> Address {
@@ -182,15 +182,6 @@ mod tests {
         }
     }
 
-    fn remedied(finding: &Finding, state: State, found: &str, remedy: &str) {
-        assert_eq!((finding.state, finding.stops), (state, None), "{finding:?}");
-        assert!(finding.found.contains(found), "{finding:?}");
-        assert!(
-            finding.remedy.as_ref().unwrap().contains(remedy),
-            "{finding:?}"
-        );
-    }
-
     #[test]
     fn routes() {
         let good = address(Ok("198.18.0.1"), Some(("eth0", "198.18.0.254")));
@@ -202,7 +193,7 @@ mod tests {
         assert_eq!(v4(&point).found, "default route by tun0, from 198.18.0.1");
         assert_eq!(v4(&host().v4).state, State::Ok);
         let none = address(Err(libc::ENETUNREACH), None);
-        remedied(
+        says(
             &v4(&none),
             State::Limited,
             "unreachable",
@@ -215,25 +206,25 @@ mod tests {
         let key = "net.ipv6.conf.all.disable_ipv6";
         let none = host().v6;
         let missing = |settings: &[(&'static str, &str)]| v6(&none, false, &around(settings));
-        remedied(
+        says(
             &missing(&[]),
             State::Missing,
             "the kernel has none",
             "ipv6.disable",
         );
-        remedied(
+        says(
             &missing(&[(key, "1")]),
             State::Missing,
             key,
             "disable_ipv6=0",
         );
-        remedied(
+        says(
             &missing(&[(key, "0")]),
             State::Missing,
             "global scope",
             "ip address add",
         );
-        remedied(
+        says(
             &v6(&none, true, &around(&[(key, "0")])),
             State::Limited,
             "no route",
@@ -248,13 +239,13 @@ mod tests {
         let at = || vec!["127.0.0.53:53".parse().unwrap()];
         let named = resolvers(&Ok((at(), true)));
         assert_eq!(named.found, "127.0.0.53:53 (/etc/resolv.conf)");
-        remedied(
+        says(
             &resolvers(&Ok((at(), false))),
             State::Limited,
             "names none",
             "nameserver",
         );
-        remedied(
+        says(
             &resolvers(&Err("no".to_owned())),
             State::Limited,
             "127.0.0.1:53",
@@ -271,7 +262,7 @@ mod tests {
             ..host()
         };
         let finding = echo(&refused, &range);
-        remedied(
+        says(
             &finding,
             State::Limited,
             "1 0 has none of your groups (1000, 27)",
@@ -281,7 +272,7 @@ mod tests {
             echo: Err(libc::EPROTONOSUPPORT),
             ..host()
         };
-        remedied(
+        says(
             &echo(&unknown, &range),
             State::Limited,
             "socket",
@@ -292,7 +283,7 @@ mod tests {
     #[test]
     fn low_ports() {
         let usual = around(&[("net.ipv4.ip_unprivileged_port_start", "1024")]);
-        remedied(
+        says(
             &ports(&host(), &usual),
             State::Limited,
             "1024 is the lowest",
@@ -304,7 +295,7 @@ mod tests {
         };
         assert_eq!(ports(&any, &usual).state, State::Ok);
         let odd = around(&[("net.ipv4.ip_unprivileged_port_start", "0")]);
-        remedied(
+        says(
             &ports(&host(), &odd),
             State::Limited,
             "port 1",
@@ -319,7 +310,7 @@ mod tests {
             descriptors(Some(4096)).found,
             "4032 connections at once (hard limit RLIMIT_NOFILE = 4096)"
         );
-        remedied(
+        says(
             &descriptors(Some(100)),
             State::Limited,
             "36 connections",
