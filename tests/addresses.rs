@@ -46,7 +46,9 @@ both! {
         let host = routed_host!(who, "python3", "ping");
         let _servers =
             [Family::V4, Family::V6].map(|family| whoami::start(&host, Side::Far, family.far(), PORT));
-        for (options, on) in [("builtin", true), ("builtin:enable_ipv6=false", false)] {
+        // Off comes first: of a connection that has ended the kernel keeps an entry for a
+        // minute (TIME-WAIT), on the side that has ended it.
+        for (options, on) in [("builtin:enable_ipv6=false", false), ("builtin", true)] {
             let net = format!("--net={options}");
             let script = ask_and_wait();
             let args = [&net, "-i", "--rootfs=/", "--", "sh", "-c", &script, "sh", whoami::CLIENT];
