@@ -421,9 +421,16 @@ print(ctypes.CDLL(None).syscall(444, None, 0, 1))'");
 
     fn in_a_chroot(who) {
         need!(Who::tests_run_as_root(), "a chroot needs root");
-        // The whole tree once more, so that whatever the tests lie in is there as well.
-        let script = "mount -t tmpfs -o mode=755 none /mnt; mkdir -m 755 /mnt/root
-                      mount --rbind / /mnt/root; cd /mnt/root; exec chroot . \"$@\"";
+        // All that the host's root has, so that whatever the tests lie in is there as well;
+        // the new root is no mount point itself, as that of a chroot seldom is.
+        let script = "mount -t tmpfs -o mode=755 none /mnt; mkdir -m 755 /mnt/root; cd /mnt/root
+                      for f in /*; do
+                          if [ $f = /mnt ]; then :
+                          elif [ -L $f ]; then cp -P $f .
+                          elif [ -d $f ]; then mkdir .$f; mount --rbind $f .$f
+                          fi
+                      done
+                      exec chroot . \"$@\"";
         let said = Place::after(who, script).examined();
         said.says("user namespaces", "missing", "chroot(2)", "outside of the chroot");
     }
