@@ -170,6 +170,8 @@ fn every_option_is_explained() {
         "--rm",
         "--rootfs",
         "--security-opt",
+        "--shm-size",
+        "--sysctl",
         "--tmpfs",
         "--tty",
         "--uidmap",

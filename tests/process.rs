@@ -16,7 +16,9 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use crun_lite::config::{IdMapEntry, NameOrId, Namespaces, SeccompProfile, UserSpec};
+use crun_lite::config::{
+    DEFAULT_SHM_SIZE, IdMapEntry, NameOrId, Namespaces, SeccompProfile, UserSpec,
+};
 use crun_lite::container::{NetLink, SpawnIo, Supervisor, spawn};
 use crun_lite::error::Error;
 use crun_lite::ns::idmap;
@@ -127,6 +129,7 @@ fn runtime(args: Vec<String>) -> Result<u8, Error> {
             Step::Dev {
                 target: "/dev".into(),
                 console: true,
+                shm_size: DEFAULT_SHM_SIZE,
             },
             Step::PivotRoot,
         ]);

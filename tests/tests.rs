@@ -38,5 +38,6 @@ mod publish;
 mod published;
 mod reach;
 mod scale;
+mod sysctl;
 mod terminal;
 mod veth;

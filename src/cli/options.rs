@@ -15,6 +15,7 @@ mod network;
 mod paths;
 mod publish;
 mod security;
+mod sysctl;
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
@@ -126,6 +127,8 @@ pub(super) fn validate(args: RunArgs, host: &Host) -> Result<RunSpec, Error> {
         dns_search: network::dns_search(&args.dns_search, &network)?,
         dns_options: network::dns_options(&args.dns_option, &network)?,
         add_host: network::add_host(&args.add_host, &network)?,
+        shm_size: sysctl::shm_size(args.surroundings.shm_size.as_deref(), &namespaces)?,
+        sysctls: sysctl::sysctls(&args.surroundings.sysctl, &namespaces)?,
         pcap: args
             .pcap
             .map(|pcap| log_file::pcap(&pcap, &network))

@@ -6,6 +6,7 @@
 mod egress;
 mod publish;
 mod resolv_conf;
+mod sysctl;
 
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -18,6 +19,7 @@ use serde::Serialize;
 pub use egress::{Action, EgressRules, Rules, rule};
 pub use publish::{Publish, Transport};
 pub use resolv_conf::{NameServer, nameservers, search_domains};
+pub use sysctl::{Sysctl, SysctlOwner};
 
 /// One `crun-lite run`, validated.
 #[derive(Debug, Clone, Serialize)]
@@ -60,6 +62,10 @@ pub struct RunSpec {
     pub mask: Vec<PathBuf>,
     /// Default masks to lift; `ALL` lifts all.
     pub unmask: Vec<PathBuf>,
+    /// `--shm-size`: most bytes in `/dev/shm`, 0 for no limit.
+    pub shm_size: u64,
+    /// `--sysctl`, each key once, of namespaces that are new.
+    pub sysctls: Vec<Sysctl>,
     /// `--net`.
     pub network: Network,
     /// `--dns`: resolvers to write into `resolv.conf` in place of ours.
@@ -79,6 +85,9 @@ pub struct RunSpec {
     /// `--net-log`; only with a network of our own.
     pub net_log: Option<LogFile>,
 }
+
+/// Most bytes in `/dev/shm` unless `--shm-size` says otherwise: 64 MiB, as podman has it.
+pub const DEFAULT_SHM_SIZE: u64 = 64 << 20;
 
 /// `FILE[,size=BYTES][,files=N]` of `--pcap` and `--net-log`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -41,11 +41,13 @@ const NO_DATA: MountAttrFlags =
     MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
 
 /// Populates `target`; with `console` also makes a terminal, bound to `console`.
+/// `shm` holds `shm_size` bytes at most, without limit where that is 0.
 pub(super) fn populate(
     root: &mut Root,
     stage: &Stage,
     target: &Path,
     console: bool,
+    shm_size: u64,
 ) -> std::result::Result<Option<Pty>, StepFailure> {
     let dev = mount_tmpfs(root, target, console).map_err(failed("mount /dev", target))?;
     for (name, major, minor) in DEVICES {
@@ -53,7 +55,7 @@ pub(super) fn populate(
             .map_err(failed("bind device", target.join(name)))?;
     }
     let pts = mount_devpts(&dev).map_err(failed("mount devpts", target.join("pts")))?;
-    mount_shm(&dev).map_err(failed("mount tmpfs", target.join("shm")))?;
+    mount_shm(&dev, shm_size).map_err(failed("mount tmpfs", target.join("shm")))?;
     mount_mqueue(stage, &dev).map_err(failed("mount mqueue", target.join("mqueue")))?;
     let pty = if console {
         Some(open_console(&dev, &pts).map_err(failed("make terminal", target.join("console")))?)
@@ -118,8 +120,10 @@ fn mount_devpts(dev: &OwnedFd) -> Result<OwnedFd> {
     Ok(pts)
 }
 
-fn mount_shm(dev: &OwnedFd) -> Result<()> {
-    let options = [Opt::Value("mode", "1777"), Opt::Value("size", "65536k")];
+/// tmpfs, too, takes 0 for "no limit" (tmpfs(5)).
+fn mount_shm(dev: &OwnedFd, size: u64) -> Result<()> {
+    let size = size.to_string();
+    let options = [Opt::Value("mode", "1777"), Opt::Value("size", &size)];
     let shm = new_mount("tmpfs", &options, INERT)?;
     attach(&shm, place(dev, "shm")?)
 }

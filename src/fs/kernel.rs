@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::mount::{Depth, INERT, attach, copy_mount, new_mount, restrict};
 use super::root::{Root, is_kernel_interface};
 use super::stage::Stage;
+use crate::config::SysctlOwner;
 
 const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
 const READ_ONLY: MountAttrFlags = INERT.union(MountAttrFlags::MOUNT_ATTR_RDONLY);
@@ -117,41 +118,11 @@ fn has_cgroup2(stage: &Stage) -> Result<bool> {
     }
 }
 
-/// Sysctls that belong to a namespace of the container. All others are the
-/// machine's, and root of a user namespace that is mapped to the host's root
-/// could set them.
-const NAMESPACED: [&str; 12] = [
-    "fs.mqueue.",
-    "kernel.domainname",
-    "kernel.hostname",
-    "kernel.msgmax",
-    "kernel.msgmnb",
-    "kernel.msgmni",
-    "kernel.sem",
-    "kernel.shm_rmid_forced",
-    "kernel.shmall",
-    "kernel.shmmax",
-    "kernel.shmmni",
-    "net.",
-];
-
 /// Writes a sysctl through the procfs at `proc`: nothing but a file of that
 /// very mount is written to (CVE-2025-52881), and the key is that of a
 /// namespace and can name no other file (CVE-2022-0811).
 pub(super) fn write_sysctl(proc: &OwnedFd, key: &str, value: &str) -> Result<()> {
-    let namespaced = NAMESPACED
-        .iter()
-        .any(|known| match known.strip_suffix('.') {
-            Some(_) => key.starts_with(known),
-            None => key == *known,
-        });
-    let valid = key.split('.').all(|part| {
-        !part.is_empty()
-            && part
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
-    });
-    if !namespaced || !valid {
+    if SysctlOwner::of(key).is_none() {
         return Err(Errno::INVAL);
     }
     let path = format!("sys/{}", key.replace('.', "/"));

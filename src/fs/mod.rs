@@ -149,9 +149,13 @@ impl Executor {
             Step::Sysfs { target } => self.with_tree(target, "mount sysfs", |tree| {
                 kernel::mount_sysfs(&mut tree.root, &mut tree.stage, target).map(|_| ())
             }),
-            Step::Dev { target, console } => {
+            Step::Dev {
+                target,
+                console,
+                shm_size,
+            } => {
                 let tree = self.tree_for("mount /dev", target)?;
-                self.pty = dev::populate(&mut tree.root, &tree.stage, target, *console)?;
+                self.pty = dev::populate(&mut tree.root, &tree.stage, target, *console, *shm_size)?;
                 Ok(())
             }
             Step::Cgroup { target } => self.with_tree(target, "mount cgroup2", |tree| {
@@ -174,7 +178,11 @@ impl Executor {
             Step::PivotRoot => self
                 .pivot_root()
                 .map_err(failed("pivot_root", Path::new("/"))),
-            Step::Sysctl { key, value } => self.sysctl(key, value),
+            Step::Sysctl {
+                key,
+                value,
+                required,
+            } => self.sysctl(key, value, *required),
             Step::Hostname { .. } | Step::Network { .. } | Step::Exec(_) => {
                 Err(failed(
                     "carry out",
@@ -283,19 +291,21 @@ impl Executor {
         Ok(())
     }
 
-    fn sysctl(&mut self, key: &str, value: &str) -> Result<(), StepFailure> {
+    fn sysctl(&mut self, key: &str, value: &str, required: bool) -> Result<(), StepFailure> {
         let proc = self
             .tree
             .as_ref()
             .and_then(|tree| tree.root.anchor(Path::new("/proc")));
         let written = match proc {
+            // The file is the host's root's to write, the call is our root's.
+            _ if key == "kernel.domainname" => rustix::system::setdomainname(value.as_bytes()),
             Some(proc) => kernel::write_sysctl(proc, key, value),
             None => Err(Errno::NOENT),
         };
         match written {
             // The outer procfs may be read-only, or of another container.
             Err(error @ (Errno::ROFS | Errno::ACCESS | Errno::PERM | Errno::XDEV))
-                if self.outer_proc =>
+                if self.outer_proc && !required =>
             {
                 let reason = std::io::Error::from(error);
                 self.warnings

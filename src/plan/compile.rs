@@ -128,8 +128,14 @@ pub fn compile(
         steps.push(Step::Sysctl {
             key: "net.ipv4.ping_group_range".to_owned(),
             value: format!("{low} {high}"),
+            required: false,
         });
     }
+    steps.extend(spec.sysctls.iter().map(|sysctl| Step::Sysctl {
+        key: sysctl.key.clone(),
+        value: sysctl.value.clone(),
+        required: true,
+    }));
     steps.extend(taken_away(spec));
     if spec.read_only {
         steps.push(Step::ReadOnlyRoot);
@@ -185,6 +191,7 @@ fn kernel_file_systems(spec: &RunSpec) -> Vec<Step> {
         Step::Dev {
             target: "/dev".into(),
             console: spec.tty,
+            shm_size: spec.shm_size,
         },
     ];
     if !spec.namespaces.ipc {

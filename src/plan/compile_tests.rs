@@ -1,6 +1,7 @@
 use super::*;
 use crate::config::{
-    BuiltinNetwork, LinkChoice, MountSpec, NameOrId, Namespaces, RootFs, SeccompProfile, UserSpec,
+    BuiltinNetwork, DEFAULT_SHM_SIZE, LinkChoice, MountSpec, NameOrId, Namespaces, RootFs,
+    SeccompProfile, UserSpec,
 };
 use crate::plan::FileKind;
 use crate::security::caps;
@@ -33,6 +34,8 @@ fn spec() -> RunSpec {
         no_new_privileges: true,
         mask: Vec::new(),
         unmask: Vec::new(),
+        shm_size: DEFAULT_SHM_SIZE,
+        sysctls: Vec::new(),
         network: Network::Builtin(BuiltinNetwork::default()),
         dns: Vec::new(),
         dns_search: None,

@@ -4,7 +4,8 @@ use std::fmt::{self, Display, Formatter};
 
 use super::step::{ExecStep, FileKind, LinkStep, MountFlags, Plan, Step};
 use crate::config::{
-    Action, EgressRules, IdMapEntry, NameOrId, Namespaces, Publish, SeccompProfile,
+    Action, DEFAULT_SHM_SIZE, EgressRules, IdMapEntry, NameOrId, Namespaces, Publish,
+    SeccompProfile,
 };
 use crate::security::caps;
 
@@ -245,13 +246,19 @@ impl Display for Step {
                     target.display()
                 )
             }
-            Self::Dev { target, console } => {
+            Self::Dev {
+                target,
+                console,
+                shm_size,
+            } => {
                 let with = if *console { " and a terminal" } else { "" };
-                write!(
-                    f,
-                    "populate {} with the standard devices{with}",
-                    target.display()
-                )
+                let target = target.display();
+                write!(f, "populate {target} with the standard devices{with}")?;
+                match *shm_size {
+                    DEFAULT_SHM_SIZE => Ok(()),
+                    0 => write!(f, ", {target}/shm without a limit"),
+                    bytes => write!(f, ", {target}/shm of at most {bytes} bytes"),
+                }
             }
             Self::Cgroup { target } => {
                 write!(
@@ -268,7 +275,7 @@ impl Display for Step {
             Self::ReadOnlyPath { target } => write!(f, "make {} read-only", target.display()),
             Self::ReadOnlyRoot => write!(f, "make the root read-only"),
             Self::PivotRoot => write!(f, "pivot into the new root and detach the old one"),
-            Self::Sysctl { key, value } => write!(f, "set sysctl {key} to {value}"),
+            Self::Sysctl { key, value, .. } => write!(f, "set sysctl {key} to {value}"),
             Self::Exec(exec) => exec.fmt(f),
         }
     }

@@ -155,6 +155,8 @@ pub enum Step {
         target: PathBuf,
         /// Bind the command's terminal to `console`.
         console: bool,
+        /// Most bytes in `shm`, 0 for no limit.
+        shm_size: u64,
     },
     /// Mount cgroup2 (or bind what the host has) read-only.
     Cgroup {
@@ -191,6 +193,8 @@ pub enum Step {
         key: String,
         /// Value.
         value: String,
+        /// It was asked for; where it is not, one that is refused is left as it is.
+        required: bool,
     },
     /// Start the command: new session, ids, groups, capabilities,
     /// `no_new_privs`, seccomp, fds closed, execve(2).

@@ -146,6 +146,7 @@ fn hostile_dev() {
     refuses(&Step::Dev {
         target: "/dev".into(),
         console: true,
+        shm_size: DEFAULT_SHM_SIZE,
     });
 }
 
@@ -226,6 +227,7 @@ fn false_device() {
     let dev = Step::Dev {
         target: "/dev".into(),
         console: false,
+        shm_size: DEFAULT_SHM_SIZE,
     };
     let failure = executor.step(&dev).unwrap_err();
     assert_eq!(

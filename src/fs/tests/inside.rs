@@ -53,6 +53,7 @@ pub(super) fn kernel_steps(console: bool) -> Vec<Step> {
         Step::Dev {
             target: "/dev".into(),
             console,
+            shm_size: DEFAULT_SHM_SIZE,
         },
         Step::Cgroup {
             target: "/sys/fs/cgroup".into(),
@@ -245,6 +246,7 @@ fn tmpfs_root() {
     let sysctl = |key: &str| Step::Sysctl {
         key: key.to_owned(),
         value: "0 0".to_owned(),
+        required: true,
     };
     run(&mut executor, &[sysctl("net.ipv4.ping_group_range")]);
     for key in [
@@ -450,9 +452,13 @@ fn nested() {
         matches!(warnings.as_slice(), [one] if one.starts_with("/proc: the kernel refused")),
         "{warnings:?}"
     );
-    let key = "net.ipv4.ping_group_range".to_owned();
-    let value = "0 0".to_owned();
-    run(&mut executor, &[Step::Sysctl { key, value }]);
+    let sysctl = |required| Step::Sysctl {
+        key: "net.ipv4.ping_group_range".to_owned(),
+        value: "0 0".to_owned(),
+        required,
+    };
+    assert_eq!(errno(&mut executor, &sysctl(true)), libc::EXDEV);
+    run(&mut executor, &[sysctl(false)]);
     let warnings = executor.take_warnings();
     assert!(
         matches!(warnings.as_slice(), [one] if one.starts_with("sysctl net.ipv4.ping")),

@@ -10,6 +10,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
 use super::*;
+use crate::config::DEFAULT_SHM_SIZE;
 use crate::plan::FileKind;
 use crate::testing::{Outside, in_namespaces, in_namespaces_of, scratch};
 

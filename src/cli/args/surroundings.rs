@@ -1,0 +1,20 @@
+//! Options of what the command finds around it, besides files and network.
+
+use clap::Args;
+
+/// Size of `/dev/shm` and kernel parameters, as typed.
+#[derive(Debug, Default, Args)]
+pub(in crate::cli) struct SurroundingsArgs {
+    #[allow(
+        rustdoc::broken_intra_doc_links,
+        reason = "the help text of an option, not a link"
+    )]
+    /// Most bytes in /dev/shm; 0 for no limit [default: 64m]
+    #[arg(long, value_name = "BYTES[b|k|m|g]", help_heading = "Files")]
+    pub shm_size: Option<String>,
+
+    /// Set a kernel parameter of the container's own namespaces: net.*, and
+    /// kernel.msg*, kernel.sem, kernel.shm*, fs.mqueue.*, kernel.domainname
+    #[arg(long, value_name = "KEY=VALUE", help_heading = "Isolation")]
+    pub sysctl: Vec<String>,
+}
