@@ -156,6 +156,7 @@ fn every_option_is_explained() {
         "--env",
         "--env-file",
         "--gidmap",
+        "--group-add",
         "--hostname",
         "--interactive",
         "--ipc",

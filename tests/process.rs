@@ -17,7 +17,7 @@ use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use crun_lite::config::{
-    DEFAULT_SHM_SIZE, IdMapEntry, NameOrId, Namespaces, SeccompProfile, UserSpec,
+    DEFAULT_SHM_SIZE, Groups, IdMapEntry, NameOrId, Namespaces, SeccompProfile, UserSpec,
 };
 use crun_lite::container::{NetLink, SpawnIo, Supervisor, spawn};
 use crun_lite::error::Error;
@@ -104,6 +104,7 @@ fn runtime(args: Vec<String>) -> Result<u8, Error> {
         env: vec![("PATH".into(), "/usr/bin:/bin".into())],
         workdir: value("workdir=").map(Into::into),
         user: UserSpec { user, group: None },
+        groups: Groups::default(),
         capabilities: 0,
         seccomp: SeccompProfile::Unconfined,
         no_new_privileges: true,
@@ -160,6 +161,7 @@ fn runtime(args: Vec<String>) -> Result<u8, Error> {
             interactive: has("-i"),
         },
         network,
+        None,
     )?;
     let mut link: NetLink = prepared.take_link()?.expect("no link");
     assert_eq!(link.about, "zeroes");

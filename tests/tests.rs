@@ -40,4 +40,5 @@ mod reach;
 mod scale;
 mod sysctl;
 mod terminal;
+mod userns;
 mod veth;

@@ -20,7 +20,7 @@ use surroundings::SurroundingsArgs;
 const RUN_NOTES: &str = "\
 Ids:
   The container has a user namespace of its own unless --userns=host; its root is
-  you. Without --uidmap and --gidmap the map is
+  you. With --userns=private, and without --uidmap and --gidmap, the map is
     as an ordinary user  0 is your own id, 1 and up are your subordinate ids
                          (/etc/subuid, /etc/subgid; newuidmap and newgidmap have
                          to be installed). Without such ids only 0 is mapped.
@@ -435,8 +435,15 @@ pub(super) struct RunArgs {
     #[command(flatten)]
     pub surroundings: SurroundingsArgs,
 
-    /// User namespace: private, host (only as root) [default: private]
-    #[arg(long, value_name = "MODE", help_heading = "Isolation")]
+    #[allow(
+        rustdoc::broken_intra_doc_links,
+        reason = "the help text of an option, not a link"
+    )]
+    /// User namespace: private; keep-id[:uid=UID,gid=GID] (your ids are the same
+    /// inside, or these, and the command runs with them); auto[:size=N] (N ids that no
+    /// other such container has, 1024); nomap (your own id is none of the container's);
+    /// host (only as root) [default: private]
+    #[arg(long, value_name = "MODE[:KEY=VALUE,...]", help_heading = "Isolation")]
     pub userns: Option<String>,
     /// PID namespace: private, host [default: private]
     #[arg(long, value_name = "MODE", help_heading = "Isolation")]

@@ -4,6 +4,7 @@
 //! is and has comes in as a [`Host`], so that the parsers can be tested as
 //! anybody on any host.
 
+mod account;
 mod budgets;
 mod egress;
 mod env;
@@ -23,7 +24,9 @@ use std::io;
 use std::path::PathBuf;
 
 use super::args::RunArgs;
-use crate::config::{Namespaces, Network, RootFs, RunSpec, UserSpec};
+use crate::config::{
+    Groups, IdMapEntry, NameOrId, Namespaces, Network, RootFs, RunSpec, UserNamespace, UserSpec,
+};
 use crate::error::Error;
 pub(super) use egress::rules;
 pub(super) use publish::ports;
@@ -38,10 +41,14 @@ const DEFAULT_HOSTNAME: &str = "container";
 pub(super) struct Host {
     /// Our effective user id.
     pub euid: u32,
+    /// Our effective group id.
+    pub egid: u32,
     /// Our environment.
     pub env: Vec<(OsString, OsString)>,
     /// The host's name, which the container shares with `--uts=host`.
     pub hostname: String,
+    /// Reads a file of the host; nothing is in one that cannot be read.
+    pub read: fn(&str) -> Vec<u8>,
 }
 
 impl Host {
@@ -49,11 +56,13 @@ impl Host {
     pub(super) fn current() -> Self {
         Self {
             euid: rustix::process::geteuid().as_raw(),
+            egid: rustix::process::getegid().as_raw(),
             env: std::env::vars_os().collect(),
             hostname: rustix::system::uname()
                 .nodename()
                 .to_string_lossy()
                 .into_owned(),
+            read: |path| std::fs::read(path).unwrap_or_default(),
         }
     }
 
@@ -72,7 +81,8 @@ pub(super) fn validate(args: RunArgs, host: &Host) -> Result<RunSpec, Error> {
              --security-opt and --net",
         ));
     }
-    let namespaces = namespaces(&args, host)?;
+    let userns = ids::user_namespace(args.userns.as_deref(), host)?;
+    let namespaces = namespaces(&args, userns)?;
     let mut network = network::parse(&args.net, args.mtu.as_deref(), args.mac_address.as_deref())?;
     let default = args.net_default.as_deref();
     egress::set(
@@ -87,12 +97,17 @@ pub(super) fn validate(args: RunArgs, host: &Host) -> Result<RunSpec, Error> {
         ..namespaces
     };
     let hostname = hostname(args.hostname.as_deref(), namespaces.uts, host)?;
-    let (uid_map, gid_map) = ids::maps(&args.uidmap, &args.gidmap, namespaces.user)?;
-    let user = args
-        .user
-        .as_deref()
-        .map_or(Ok(UserSpec::default()), ids::user)?;
-    ids::check_mapped(&user, &uid_map, &gid_map)?;
+    let (uid_map, gid_map) = ids::maps(&args.uidmap, &args.gidmap, userns)?;
+    let kept = ids::kept(userns, host);
+    let user = match (&args.user, kept) {
+        (Some(user), _) => ids::user(user)?,
+        (None, Some((uid, gid))) => UserSpec {
+            user: Some(NameOrId::Id(uid)),
+            group: Some(NameOrId::Id(gid)),
+        },
+        (None, None) => UserSpec::default(),
+    };
+    let groups = ids::groups(&args.surroundings.group_add)?;
     let security = security::options(&args.security_opt)?;
     let rootfs = rootfs(args.rootfs.as_deref())?;
     let mut mounts = mounts::collect(&args.volume, &args.mount, &args.tmpfs)?;
@@ -103,19 +118,23 @@ pub(super) fn validate(args: RunArgs, host: &Host) -> Result<RunSpec, Error> {
     } else if args.read_only_tmpfs == Some(true) {
         return Err(usage("--read-only-tmpfs is only for --read-only"));
     }
-    Ok(RunSpec {
+    let workdir = args
+        .workdir
+        .map(|dir| paths::in_container("--workdir", &dir))
+        .transpose()?;
+    let spec = RunSpec {
         command: command(args.command)?,
         read_only: args.read_only,
-        workdir: args
-            .workdir
-            .map(|dir| paths::in_container("--workdir", &dir))
-            .transpose()?,
+        account: kept.map(|ids| account::of_caller(host, ids, &mounts, workdir.as_deref())),
+        workdir,
         env: env::build(&args.env, &args.env_file, args.tty, &hostname, host)?,
         user,
+        groups,
         mounts,
         tty: args.tty,
         interactive: args.interactive,
         namespaces,
+        userns,
         uid_map,
         gid_map,
         capabilities: security::capabilities(&args.cap_add, &args.cap_drop)?,
@@ -142,7 +161,36 @@ pub(super) fn validate(args: RunArgs, host: &Host) -> Result<RunSpec, Error> {
         network,
         rootfs,
         hostname,
-    })
+    };
+    check_ids(&spec, &spec.uid_map, &spec.gid_map)?;
+    Ok(spec)
+}
+
+/// Refuses ids that the maps do not have; an empty map is not known yet, or is the
+/// host's, which has all.
+pub(super) fn check_ids(
+    spec: &RunSpec,
+    uid_map: &[IdMapEntry],
+    gid_map: &[IdMapEntry],
+) -> Result<(), Error> {
+    ids::check_mapped(&spec.user, &spec.groups, uid_map, gid_map)
+}
+
+/// The highest id that the options name.
+pub(super) fn highest_id(spec: &RunSpec) -> u32 {
+    let added = match &spec.groups {
+        Groups::Added(groups) => groups.as_slice(),
+        Groups::Kept => &[],
+    };
+    let named = [&spec.user.user, &spec.user.group].into_iter().flatten();
+    named
+        .chain(added)
+        .filter_map(|id| match id {
+            NameOrId::Id(id) => Some(*id),
+            NameOrId::Name(_) => None,
+        })
+        .max()
+        .unwrap_or_default()
 }
 
 fn command(words: Vec<OsString>) -> Result<Vec<OsString>, Error> {
@@ -154,16 +202,9 @@ fn command(words: Vec<OsString>) -> Result<Vec<OsString>, Error> {
 }
 
 /// All but the network namespace, which `--net` decides.
-fn namespaces(args: &RunArgs, host: &Host) -> Result<Namespaces, Error> {
-    let user = private("--userns", args.userns.as_deref())?;
-    if !user && !host.is_root() {
-        return Err(usage(
-            "--userns=host is only for root: an ordinary user cannot make a container without \
-             a user namespace",
-        ));
-    }
+fn namespaces(args: &RunArgs, userns: UserNamespace) -> Result<Namespaces, Error> {
     Ok(Namespaces {
-        user,
+        user: userns != UserNamespace::Host,
         mount: true,
         pid: private("--pid", args.pid.as_deref())?,
         uts: private("--uts", args.uts.as_deref())?,

@@ -13,12 +13,14 @@ use super::args::{LogFormat, RunArgs};
 use super::options::{self, Host};
 use super::output;
 use super::report::Report;
-use crate::config::{EgressRules, Network, RootFs, RunSpec, search_domains};
+use crate::config::{EgressRules, Groups, Network, RootFs, RunSpec, search_domains};
 use crate::container::{self, NetLink, Sockets, SpawnIo, Supervisor};
 use crate::control::{Answer, Counter, Flow, Port, Request, Server};
 use crate::error::Error;
 use crate::net::{self, Capture, Driver, NetLog};
-use crate::ns::idmap;
+use crate::ns::Lease;
+use crate::ns::idmap::{self, Maps};
+use crate::ns::modes::{self, Choice};
 use crate::plan::{self, EtcFiles, FileKind, MountFlags, Plan, RootSource, Step};
 use crate::sys;
 use crate::sys::signal::{self, SignalSet};
@@ -46,17 +48,17 @@ pub(super) fn run(args: RunArgs, format: LogFormat) -> Result<ExitCode, Error> {
         }
     }
     let resolv_conf = read_text("/etc/resolv.conf");
-    let plan = prepare(&spec, &resolv_conf)?;
+    let (plan, lease) = prepare(&spec, &resolv_conf)?;
     if dry_run {
         output::plan(&plan, format)?;
         return Ok(ExitCode::SUCCESS);
     }
-    carry_out(&spec, &plan, &resolv_conf, inherited).map(ExitCode::from)
+    carry_out(&spec, &plan, lease, &resolv_conf, inherited).map(ExitCode::from)
 }
 
 /// Everything that can be found out and decided without changing anything: the
 /// root filesystem, the id maps, the private files, and from them the steps.
-fn prepare(spec: &RunSpec, resolv_conf: &str) -> Result<Plan, Error> {
+fn prepare(spec: &RunSpec, resolv_conf: &str) -> Result<(Plan, Option<Lease>), Error> {
     let root = match &spec.rootfs {
         RootFs::Dir(dir) => RootSource::Bind(dir.clone()),
         RootFs::Default => {
@@ -65,16 +67,25 @@ fn prepare(spec: &RunSpec, resolv_conf: &str) -> Result<Plan, Error> {
             RootSource::Recipe(recipe.entries.into_iter().map(step).collect())
         }
     };
-    let maps = if !spec.namespaces.user {
-        (Vec::new(), Vec::new())
-    } else if spec.uid_map.is_empty() {
-        let maps = idmap::default_maps();
-        (maps.uid, maps.gid)
-    } else {
-        (spec.uid_map.clone(), spec.gid_map.clone())
+    let given = Maps {
+        uid: spec.uid_map.clone(),
+        gid: spec.gid_map.clone(),
     };
+    let Choice { maps, lease } = modes::choose(spec.userns, given, options::highest_id(spec))?;
+    options::check_ids(spec, &maps.uid, &maps.gid)?;
+    if matches!(&spec.groups, Groups::Added(groups) if !groups.is_empty())
+        && spec.namespaces.user
+        && !idmap::setgroups_allowed(&maps.gid)
+    {
+        return Err(Error::Usage(
+            "--group-add: without subordinate ids the container has no group but yours \
+             ('crun-lite doctor' says what is missing)"
+                .to_owned(),
+        ));
+    }
     let files = EtcFiles::new(spec, resolv_conf, &read_text("/etc/hosts"));
-    Ok(plan::compile(spec, &root, maps, &files))
+    let plan = plan::compile(spec, &root, (maps.uid, maps.gid), &files);
+    Ok((plan, lease))
 }
 
 /// An entry of the default root filesystem as a step.
@@ -97,6 +108,7 @@ fn step(entry: Entry) -> Step {
                 nosuid: true,
                 nodev: true,
                 noexec: false,
+                noatime: false,
             },
         },
     }
@@ -117,6 +129,7 @@ fn read_text(path: &str) -> String {
 fn carry_out(
     spec: &RunSpec,
     plan: &Plan,
+    lease: Option<Lease>,
     resolv_conf: &str,
     inherited: Vec<OwnedFd>,
 ) -> Result<u8, Error> {
@@ -140,7 +153,7 @@ fn carry_out(
             .map(net::Link::into_parts)
             .map(|(about, fds)| NetLink { about, fds }))
     });
-    let mut prepared = container::spawn(plan, io, set_up)?;
+    let mut prepared = container::spawn(plan, io, set_up, lease)?;
     let mut poll = Poll::new().map_err(|error| Error::host("make the event loop", error))?;
     let link = match network {
         Some(_) => prepared.take_link()?,

@@ -4,6 +4,8 @@
 //! when a [`RunSpec`] exists, but everything that can be checked has been.
 
 mod egress;
+mod ids;
+mod mounts;
 mod publish;
 mod resolv_conf;
 mod sysctl;
@@ -17,6 +19,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 pub use egress::{Action, EgressRules, Rules, rule};
+pub use ids::{Account, Groups, NameOrId, UserNamespace, UserSpec};
+pub use mounts::{MountFlags, MountKind, MountSpec, Tmpfs};
 pub use publish::{Publish, Transport};
 pub use resolv_conf::{NameServer, nameservers, search_domains};
 pub use sysctl::{Sysctl, SysctlOwner};
@@ -40,6 +44,10 @@ pub struct RunSpec {
     pub env: Vec<(OsString, OsString)>,
     /// `--user`.
     pub user: UserSpec,
+    /// `--group-add`.
+    pub groups: Groups,
+    /// A user to make known in the container.
+    pub account: Option<Account>,
     /// Volumes, `--mount`s and `--tmpfs`s, in the order given.
     pub mounts: Vec<MountSpec>,
     /// `-t`.
@@ -48,9 +56,11 @@ pub struct RunSpec {
     pub interactive: bool,
     /// Which namespaces are new.
     pub namespaces: Namespaces,
-    /// `--uidmap`; empty means the default map.
+    /// `--userns`.
+    pub userns: UserNamespace,
+    /// `--uidmap`; empty means the map of `userns`.
     pub uid_map: Vec<IdMapEntry>,
-    /// `--gidmap`; empty means the default map.
+    /// `--gidmap`; empty means the map of `userns`.
     pub gid_map: Vec<IdMapEntry>,
     /// Bit set of the capabilities the command keeps (bit n = capability n).
     pub capabilities: u64,
@@ -107,55 +117,6 @@ pub enum RootFs {
     Default,
     /// `--rootfs DIR`; `/` is the host's own tree. Absolute, canonical.
     Dir(PathBuf),
-}
-
-/// `--user USER[:GROUP]`, names or numbers; names are looked up in the
-/// container's `/etc/passwd` and `/etc/group`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct UserSpec {
-    /// Name or number; `None` is root.
-    pub user: Option<NameOrId>,
-    /// Name or number; `None` is the user's primary group.
-    pub group: Option<NameOrId>,
-}
-
-/// A user or group, by number or by name. A string of digits is a number.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub enum NameOrId {
-    /// A number.
-    Id(u32),
-    /// A name to look up.
-    Name(String),
-}
-
-/// What to mount where.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct MountSpec {
-    /// Absolute path in the container.
-    pub target: PathBuf,
-    /// What is mounted.
-    pub kind: MountKind,
-    /// Read-only.
-    pub read_only: bool,
-}
-
-/// What is mounted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub enum MountKind {
-    /// A host path, with everything mounted below it.
-    Bind {
-        /// Absolute, existing host path.
-        source: PathBuf,
-    },
-    /// A fresh tmpfs.
-    Tmpfs {
-        /// Mode of its root, octal; 0o1777 unless given.
-        mode: u32,
-        /// Size limit in bytes.
-        size: Option<u64>,
-        /// Allow executables (podman mounts `noexec` unless `exec` is given).
-        exec: bool,
-    },
 }
 
 /// Which namespaces are new (true) and which are the host's (false).

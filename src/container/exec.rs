@@ -55,7 +55,7 @@ pub(super) struct Command {
     argv: CStringArray,
     env: CStringArray,
     identity: Identity,
-    /// setgroups(2) works.
+    /// setgroups(2) works and is to be used.
     setgroups: bool,
     workdir: OwnedFd,
     restrictions: Restrictions,
@@ -79,7 +79,7 @@ impl Command {
         };
         let root = open_directory(rustix::fs::CWD, Path::new("/"), ResolveFlags::empty())
             .map_err(|error| StepFailure::new("open", "/", &error.into()))?;
-        let identity = users::resolve_beneath(root.as_fd(), &step.user)?;
+        let identity = users::resolve_beneath(root.as_fd(), &step.user, &step.groups)?;
         let workdir = step.workdir.as_deref().unwrap_or(Path::new("/"));
         let workdir = make_workdir(root.as_fd(), workdir, &identity).map_err(|error| {
             StepFailure::new(

@@ -39,7 +39,7 @@ use super::procfs::Procfs;
 use super::{NetworkSetup, SpawnIo};
 use crate::error::{EXIT_RUNTIME, StepFailure};
 use crate::fs;
-use crate::ns::idmap;
+use crate::ns::{Lease, idmap};
 use crate::plan::{ExecStep, Plan, Step};
 use crate::sys;
 use crate::sys::process::{CloneFlags, Forked};
@@ -57,6 +57,8 @@ pub(super) struct Ends {
     pub(super) channel: Channel,
     /// The read end of the lifeline.
     pub(super) lifeline: OwnedFd,
+    /// What keeps other containers from having the same ids.
+    pub(super) lease: Option<Lease>,
 }
 
 /// The life of init; never returns into what it was forked from.
@@ -95,6 +97,7 @@ impl Drop for ExitOnUnwind {
 
 struct Init {
     ends: Ends,
+    /// setgroups(2) works and is to be used.
     setgroups: bool,
     /// There is no PID namespace whose end would kill everything.
     shares_pids: bool,
@@ -178,8 +181,9 @@ impl Init {
 
     /// Lets go of what was the parent's and ties this process to its life.
     fn detach(&self) -> Result<(), StepFailure> {
-        sys::fd::close_all_but(&[self.ends.channel.as_fd(), self.ends.lifeline.as_fd()])
-            .map_err(failed("close", "the parent's descriptors"))?;
+        let mut kept = vec![self.ends.channel.as_fd(), self.ends.lifeline.as_fd()];
+        kept.extend(self.ends.lease.as_ref().map(AsFd::as_fd));
+        sys::fd::close_all_but(&kept).map_err(failed("close", "the parent's descriptors"))?;
         self.tie_to_parent()?;
         rustix::process::setsid().map_err(failed("make a session", "init"))?;
         sys::signal::reset_dispositions();

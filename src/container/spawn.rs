@@ -11,9 +11,10 @@ use super::init::{self, Ends};
 use super::ipc::{Channel, FromInit, Received, ToInit};
 use super::procfs::Procfs;
 use super::{NetLink, NetworkSetup, SpawnIo};
+use crate::config::Groups;
 use crate::error::Error;
-use crate::ns::{self, idmap};
-use crate::plan::Plan;
+use crate::ns::{self, Lease, idmap};
+use crate::plan::{Plan, Step};
 use crate::sys::process::{Child, Forked};
 use crate::sys::signal::{self, SignalFd, SignalSet};
 
@@ -59,6 +60,8 @@ pub(super) struct Init {
     _lifeline: OwnedFd,
     /// With the host's PID namespace: where to find what init leaves behind.
     procfs: Option<Procfs>,
+    /// The container's ids are others' again when it is gone.
+    _lease: Option<Lease>,
     /// Children of the parent that are none of the container's.
     pub(super) others: Vec<rustix::process::Pid>,
     reaped: bool,
@@ -119,14 +122,19 @@ pub struct Prepared {
 }
 
 /// Clones the container's init, which carries out `plan` up to its last step
-/// while the caller goes on.
+/// while the caller goes on. Its ids are kept by `lease` until the container is gone.
 ///
 /// From here on the signals that are passed on to the command are blocked in
 /// this process; they stay so, for they are meant for the container.
 ///
 /// # Errors
 /// What the kernel or an id-map tool refuses. Nothing is left behind then.
-pub fn spawn(plan: &Plan, io: SpawnIo, network: NetworkSetup<'_>) -> Result<Prepared, Error> {
+pub fn spawn(
+    plan: &Plan,
+    io: SpawnIo,
+    network: NetworkSetup<'_>,
+    lease: Option<Lease>,
+) -> Result<Prepared, Error> {
     ns::check(&plan.namespaces)?;
     // Where the caller ignores SIGCHLD, the kernel would reap init unseen.
     signal::reset_disposition(libc::SIGCHLD)
@@ -138,7 +146,12 @@ pub fn spawn(plan: &Plan, io: SpawnIo, network: NetworkSetup<'_>) -> Result<Prep
             .map_err(|e| Error::host("become a child subreaper", e))?;
         Some(Procfs::open().map_err(|e| Error::host("open /proc", e))?)
     };
-    let setgroups = !plan.namespaces.user || idmap::setgroups_allowed(&plan.gid_map);
+    let keep_groups = plan
+        .steps
+        .iter()
+        .any(|step| matches!(step, Step::Exec(exec) if exec.groups == Groups::Kept));
+    let setgroups =
+        !keep_groups && (!plan.namespaces.user || idmap::setgroups_allowed(&plan.gid_map));
     let (channel, init_channel) =
         Channel::pair().map_err(|e| Error::host("make a socketpair for init", e))?;
     let (lifeline, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
@@ -158,6 +171,7 @@ pub fn spawn(plan: &Plan, io: SpawnIo, network: NetworkSetup<'_>) -> Result<Prep
             Ends {
                 channel: init_channel,
                 lifeline,
+                lease,
             },
         ),
         Ok(Forked::Parent(child)) => Ok(child),
@@ -174,6 +188,7 @@ pub fn spawn(plan: &Plan, io: SpawnIo, network: NetworkSetup<'_>) -> Result<Prep
         child,
         _lifeline: writer,
         procfs,
+        _lease: lease,
         others: Vec::new(),
         reaped: false,
     };

@@ -7,7 +7,7 @@
 //! setresuid(2) takes as "leave as it is"), never turns into 0: such a line does
 //! not exist as far as this module is concerned (CVE-2026-30892, CVE-2026-46680).
 //! Supplementary groups come from the container's `/etc/group` alone, and only
-//! where no group was given, as in Docker and podman.
+//! where no group was given, as in Docker and podman; `--group-add` adds to them.
 
 use std::ffi::OsString;
 use std::io::{self, Read};
@@ -17,7 +17,7 @@ use std::os::unix::ffi::OsStringExt;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use crate::config::{NameOrId, UserSpec};
+use crate::config::{Groups, NameOrId, UserSpec};
 use crate::error::StepFailure;
 
 /// Longest `/etc/passwd` or `/etc/group` that is read, bytes.
@@ -47,8 +47,32 @@ pub(super) struct Identity {
 pub(super) fn resolve_beneath(
     root: BorrowedFd<'_>,
     spec: &UserSpec,
+    groups: &Groups,
 ) -> Result<Identity, StepFailure> {
-    resolve(spec, &read(root, "etc/passwd")?, &read(root, "etc/group")?)
+    let (passwd, group) = (read(root, "etc/passwd")?, read(root, "etc/group")?);
+    let mut identity = resolve(spec, &passwd, &group)?;
+    match groups {
+        Groups::Added(added) => {
+            for wanted in added {
+                identity.groups.push(match wanted {
+                    NameOrId::Id(gid) => *gid,
+                    NameOrId::Name(name) => look_up(name, &group)?,
+                });
+            }
+            identity.groups.sort_unstable();
+            identity.groups.dedup();
+        }
+        Groups::Kept => identity.groups.clear(),
+    }
+    Ok(identity)
+}
+
+/// The number of the group `name`.
+fn look_up(name: &str, group: &[u8]) -> Result<u32, StepFailure> {
+    groups(group)
+        .find(|group| group.name == name.as_bytes())
+        .map(|group| group.gid)
+        .ok_or_else(|| not_found("look up the group in /etc/group", name))
 }
 
 /// Reads a small regular file of the container; one that is missing or
@@ -110,12 +134,7 @@ fn resolve(spec: &UserSpec, passwd: &[u8], group: &[u8]) -> Result<Identity, Ste
     };
     let gid = match &spec.group {
         Some(NameOrId::Id(gid)) => *gid,
-        Some(NameOrId::Name(name)) => {
-            groups(group)
-                .find(|group| group.name == name.as_bytes())
-                .ok_or_else(|| not_found("look up the group in /etc/group", name))?
-                .gid
-        }
+        Some(NameOrId::Name(name)) => look_up(name, group)?,
         None => user.as_ref().map_or(0, |user| user.gid),
     };
     for (step, id) in [("set the user id", uid), ("set the group id", gid)] {

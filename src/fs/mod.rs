@@ -30,6 +30,7 @@
 //!
 //! The umask is 0 in between, so that modes are what the plan says.
 
+mod accounts;
 mod cover;
 mod create;
 mod dev;
@@ -48,8 +49,9 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::{Errno, Result as SysResult};
 use rustix::mount::MountAttrFlags;
 
+use crate::config::{Account, MountFlags, Tmpfs};
 use crate::error::StepFailure;
-use crate::plan::{MountFlags, Step};
+use crate::plan::Step;
 use crate::sys::mount::{MountChange, mount_setattr};
 pub use kernel::Origin;
 use mount::{Depth, Opt, attach, attributes, copy_mount, new_mount, restrict};
@@ -119,6 +121,7 @@ impl Executor {
                     nosuid: *nosuid,
                     read_only: *read_only,
                     noexec: false,
+                    noatime: false,
                 };
                 self.root_bind(source, flags)
                     .map_err(failed("bind the root", source))
@@ -139,11 +142,10 @@ impl Executor {
                 }),
             Step::Tmpfs {
                 target,
-                mode,
-                size,
+                options,
                 flags,
             } => self.with_tree(target, "mount tmpfs", |tree| {
-                tree.tmpfs(target, *mode, *size, *flags)
+                tree.tmpfs(target, options, *flags)
             }),
             Step::Proc { target } => self.proc(target),
             Step::Sysfs { target } => self.with_tree(target, "mount sysfs", |tree| {
@@ -162,6 +164,7 @@ impl Executor {
                 kernel::mount_cgroup(&mut tree.root, &mut tree.stage, target)
             }),
             Step::File { target, content } => self.file(target, content),
+            Step::Account(account) => self.account(account),
             Step::Mask { target } => self.with_tree(target, "mask", |tree| {
                 cover::mask(&mut tree.root, &mut tree.stage, target)
             }),
@@ -291,6 +294,19 @@ impl Executor {
         Ok(())
     }
 
+    fn account(&mut self, account: &Account) -> Result<(), StepFailure> {
+        const STEP: &str = "make known the user";
+        let tree = self.tree_for(STEP, Path::new(&account.name))?;
+        let skipped = accounts::add(&mut tree.root, &mut tree.stage, account)
+            .map_err(failed(STEP, &account.name))?;
+        self.warnings.extend(
+            skipped
+                .into_iter()
+                .map(|(path, why)| format!("{path}: left without {}: {why}", account.name)),
+        );
+        Ok(())
+    }
+
     fn sysctl(&mut self, key: &str, value: &str, required: bool) -> Result<(), StepFailure> {
         let proc = self
             .tree
@@ -343,18 +359,21 @@ impl Tree {
         attach(mount, place)
     }
 
-    fn tmpfs(
-        &mut self,
-        target: &Path,
-        mode: u32,
-        size: Option<u64>,
-        flags: MountFlags,
-    ) -> SysResult<()> {
+    fn tmpfs(&mut self, target: &Path, options: &Tmpfs, flags: MountFlags) -> SysResult<()> {
         let place = self.root.mount_point(target, Missing::Directory)?;
-        let mode = format!("{mode:o}");
-        let size = size.map(|bytes| bytes.to_string());
-        let mut options = vec![Opt::Value("mode", &mode)];
-        options.extend(size.as_deref().map(|bytes| Opt::Value("size", bytes)));
+        let mode = format!("{:o}", options.mode.unwrap_or(Tmpfs::MODE));
+        let number = |number: Option<u64>| number.map(|number| number.to_string());
+        let values = [
+            ("mode", Some(mode)),
+            ("size", number(options.size)),
+            ("nr_inodes", number(options.inodes)),
+            ("uid", number(options.uid.map(u64::from))),
+            ("gid", number(options.gid.map(u64::from))),
+        ];
+        let options: Vec<Opt<'_>> = values
+            .iter()
+            .filter_map(|(key, value)| Some(Opt::Value(key, value.as_deref()?)))
+            .collect();
         attach(new_mount("tmpfs", &options, attributes(flags))?, place)
     }
 }

@@ -8,7 +8,7 @@ use rustix::mount::{
     fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
 };
 
-use crate::plan::MountFlags;
+use crate::config::MountFlags;
 use crate::sys::mount::{MountChange, mount_setattr};
 
 /// What every mount that holds only data has.
@@ -90,5 +90,6 @@ pub(super) fn attributes(flags: MountFlags) -> MountAttrFlags {
     attrs.set(MountAttrFlags::MOUNT_ATTR_NOSUID, flags.nosuid);
     attrs.set(MountAttrFlags::MOUNT_ATTR_NODEV, flags.nodev);
     attrs.set(MountAttrFlags::MOUNT_ATTR_NOEXEC, flags.noexec);
+    attrs.set(MountAttrFlags::MOUNT_ATTR_NOATIME, flags.noatime);
     attrs
 }

@@ -77,10 +77,7 @@ pub fn default_maps() -> Maps {
             gid: identity(Kind::Group),
         };
     }
-    let (uid, gid) = (
-        rustix::process::geteuid().as_raw(),
-        rustix::process::getegid().as_raw(),
-    );
+    let (uid, gid) = own_ids();
     let one = |host| {
         vec![IdMapEntry {
             container: 0,
@@ -88,32 +85,43 @@ pub fn default_maps() -> Maps {
             size: 1,
         }]
     };
-    let single = Maps {
-        uid: one(uid),
-        gid: one(gid),
-    };
-    // newgidmap(1) maps one's own gid only where it is that of /etc/passwd.
-    let Some((name, _)) = account(uid).filter(|(_, primary)| *primary == gid) else {
-        return single;
-    };
+    let (uids, gids) = usable_ranges().unwrap_or_default();
+    Maps {
+        uid: append(one(uid), &uids),
+        gid: append(one(gid), &gids),
+    }
+}
+
+/// Our own user and group.
+pub(super) fn own_ids() -> (u32, u32) {
+    (
+        rustix::process::geteuid().as_raw(),
+        rustix::process::getegid().as_raw(),
+    )
+}
+
+/// Ranges of ids: the first of each, and how many.
+pub(super) type Ranges = Vec<(u32, u32)>;
+
+/// An ordinary user's subordinate user and group ids, where there are both and both
+/// can be mapped.
+pub(super) fn usable_ranges() -> Option<(Ranges, Ranges)> {
+    let (uid, gid) = own_ids();
+    // newgidmap(1) serves only those whose group is that of /etc/passwd.
+    let (name, _) = account(uid).filter(|(_, primary)| *primary == gid)?;
     let ranges = |file| {
         fs::read(file)
             .map(|text| subordinate_ranges(&text, &name, uid))
             .unwrap_or_default()
     };
     let (uids, gids) = (ranges("/etc/subuid"), ranges("/etc/subgid"));
-    if uids.is_empty() || gids.is_empty() || !tools_work() {
-        return single;
-    }
-    Maps {
-        uid: append(single.uid, &uids),
-        gid: append(single.gid, &gids),
-    }
+    let usable = !uids.is_empty() && !gids.is_empty() && tools_work();
+    usable.then_some((uids, gids))
 }
 
 /// Whether the caller may map ids that are not its own (user_namespaces(7):
 /// `CAP_SETUID` and `CAP_SETGID` in the namespace that it is in).
-fn may_map_anything() -> bool {
+pub(super) fn may_map_anything() -> bool {
     let needed = CapabilitySet::SETUID | CapabilitySet::SETGID;
     rustix::process::geteuid().is_root()
         && rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(needed))
@@ -176,7 +184,7 @@ fn parse_map(text: &str) -> Vec<IdMapEntry> {
 
 /// The ranges (first id, count) that `text`, in the form of subuid(5), gives to
 /// the user `name` or `uid`. Lines that make no sense give nothing.
-fn subordinate_ranges(text: &[u8], name: &[u8], uid: u32) -> Vec<(u32, u32)> {
+pub(super) fn subordinate_ranges(text: &[u8], name: &[u8], uid: u32) -> Vec<(u32, u32)> {
     let range = |line: &[u8]| {
         let mut fields = line.split(|byte| *byte == b':');
         let owner = fields.next()?;
@@ -202,7 +210,7 @@ fn number(text: &[u8]) -> Option<u32> {
 
 /// `map` followed by `ranges`, each at the next free container id. The kernel
 /// takes 340 entries at most.
-fn append(mut map: Vec<IdMapEntry>, ranges: &[(u32, u32)]) -> Vec<IdMapEntry> {
+pub(super) fn append(mut map: Vec<IdMapEntry>, ranges: &[(u32, u32)]) -> Vec<IdMapEntry> {
     let mut next: u32 = map
         .iter()
         .map(|entry| entry.container + entry.size)
@@ -297,10 +305,7 @@ pub fn subordinate() -> Option<Subordinate> {
     if may_map_anything() {
         return None;
     }
-    let (uid, gid) = (
-        rustix::process::geteuid().as_raw(),
-        rustix::process::getegid().as_raw(),
-    );
+    let (uid, gid) = own_ids();
     let name = account(uid)
         .filter(|(_, primary)| *primary == gid)
         .map(|(name, _)| name);

@@ -5,6 +5,10 @@ use crate::error::Error;
 use crate::sys::process::CloneFlags;
 
 pub mod idmap;
+mod lease;
+pub mod modes;
+
+pub use lease::Lease;
 
 /// The clone3(2) flags for `namespaces`.
 pub fn clone_flags(namespaces: &Namespaces) -> CloneFlags {

@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use super::etc_files::EtcFiles;
-use super::step::{ExecStep, LinkStep, MountFlags, Plan, Step};
+use super::step::{ExecStep, LinkStep, Plan, Step};
 use crate::config::{
-    BuiltinNetwork, EgressRules, IdMapEntry, LinkChoice, MountKind, Network, Rules, RunSpec,
+    BuiltinNetwork, EgressRules, IdMapEntry, LinkChoice, MountFlags, MountKind, Network, Rules,
+    RunSpec,
 };
 
 /// What podman hides, and `/proc/asound`, which it only makes read-only.
@@ -34,14 +35,6 @@ const READ_ONLY: [&str; 5] = [
     "/proc/sys",
     "/proc/sysrq-trigger",
 ];
-
-/// Attributes of a volume (podman's, with everything below it).
-const VOLUME: MountFlags = MountFlags {
-    read_only: false,
-    nosuid: true,
-    nodev: true,
-    noexec: false,
-};
 
 /// The largest id that a sysctl takes (net/ipv4/sysctl_net_ipv4.c).
 const MAX_SYSCTL_ID: u32 = u32::MAX >> 1;
@@ -105,23 +98,16 @@ pub fn compile(
         MountKind::Bind { source } => Step::Bind {
             source: source.clone(),
             target: mount.target.clone(),
-            flags: MountFlags {
-                read_only: mount.read_only,
-                ..VOLUME
-            },
+            flags: mount.flags,
         },
-        MountKind::Tmpfs { mode, size, exec } => Step::Tmpfs {
+        MountKind::Tmpfs(options) => Step::Tmpfs {
             target: mount.target.clone(),
-            mode: *mode,
-            size: *size,
-            flags: MountFlags {
-                read_only: mount.read_only,
-                noexec: !exec,
-                ..VOLUME
-            },
+            options: options.clone(),
+            flags: mount.flags,
         },
     }));
     steps.extend(etc_files(spec, files));
+    steps.extend(spec.account.clone().map(Step::Account));
     if spec.namespaces.net
         && let Some((low, high)) = ping_group_range(&gid_map, spec.namespaces.user)
     {
@@ -146,6 +132,7 @@ pub fn compile(
         env: spec.env.clone(),
         workdir: spec.workdir.clone(),
         user: spec.user.clone(),
+        groups: spec.groups.clone(),
         capabilities: spec.capabilities,
         seccomp: spec.seccomp.clone(),
         no_new_privileges: spec.no_new_privileges,
@@ -199,8 +186,10 @@ fn kernel_file_systems(spec: &RunSpec) -> Vec<Step> {
             source: "/dev/shm".into(),
             target: "/dev/shm".into(),
             flags: MountFlags {
+                nosuid: true,
+                nodev: true,
                 noexec: true,
-                ..VOLUME
+                ..MountFlags::default()
             },
         });
     }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::config::{
-    BuiltinNetwork, DEFAULT_SHM_SIZE, LinkChoice, MountSpec, NameOrId, Namespaces, RootFs,
-    SeccompProfile, UserSpec,
+    BuiltinNetwork, DEFAULT_SHM_SIZE, Groups, LinkChoice, MountSpec, NameOrId, Namespaces, RootFs,
+    SeccompProfile, Tmpfs, UserNamespace, UserSpec,
 };
 use crate::plan::FileKind;
 use crate::security::caps;
@@ -15,6 +15,8 @@ fn spec() -> RunSpec {
         workdir: None,
         env: Vec::new(),
         user: UserSpec::default(),
+        groups: Groups::default(),
+        account: None,
         mounts: Vec::new(),
         tty: false,
         interactive: false,
@@ -27,6 +29,7 @@ fn spec() -> RunSpec {
             net: true,
             cgroup: true,
         },
+        userns: UserNamespace::Private,
         uid_map: Vec::new(),
         gid_map: Vec::new(),
         capabilities: caps::DEFAULT,
@@ -62,13 +65,21 @@ fn plan_of(spec: &RunSpec, root: &RootSource) -> Plan {
     compile(spec, root, maps(), &EtcFiles::new(spec, "", ""))
 }
 
+const VOLUME: MountFlags = MountFlags {
+    read_only: false,
+    nosuid: true,
+    nodev: true,
+    noexec: false,
+    noatime: false,
+};
+
 fn volume(source: &str, target: &str) -> MountSpec {
     MountSpec {
         target: target.into(),
         kind: MountKind::Bind {
             source: source.into(),
         },
-        read_only: false,
+        flags: VOLUME,
     }
 }
 
@@ -221,17 +232,22 @@ fn plan_of_the_hosts_tree_with_everything_shared() {
     spec.mounts = vec![
         volume("/srv/hosts", "/etc/hosts"),
         MountSpec {
-            read_only: true,
+            flags: MountFlags {
+                read_only: true,
+                ..VOLUME
+            },
             ..volume("/srv", "/srv")
         },
         MountSpec {
             target: "/srv/tmp".into(),
-            kind: MountKind::Tmpfs {
-                mode: 0o1777,
+            kind: MountKind::Tmpfs(Tmpfs {
                 size: Some(4096),
-                exec: false,
+                ..Tmpfs::default()
+            }),
+            flags: MountFlags {
+                noexec: true,
+                ..VOLUME
             },
-            read_only: false,
         },
     ];
     let expected = "\

@@ -2,10 +2,10 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::step::{ExecStep, FileKind, LinkStep, MountFlags, Plan, Step};
+use super::step::{ExecStep, FileKind, LinkStep, Plan, Step};
 use crate::config::{
-    Action, DEFAULT_SHM_SIZE, EgressRules, IdMapEntry, NameOrId, Namespaces, Publish,
-    SeccompProfile,
+    Account, Action, DEFAULT_SHM_SIZE, EgressRules, Groups, IdMapEntry, MountFlags, NameOrId,
+    Namespaces, Publish, SeccompProfile, Tmpfs,
 };
 use crate::security::caps;
 
@@ -134,16 +134,46 @@ impl MountFlags {
             nosuid,
             nodev,
             noexec,
+            noatime,
         } = self;
         [
             (read_only, "ro"),
             (nosuid, "nosuid"),
             (nodev, "nodev"),
             (noexec, "noexec"),
+            (noatime, "noatime"),
         ]
         .into_iter()
         .filter(|(set, _)| *set)
         .map(|(_, name)| name.to_owned())
+        .collect()
+    }
+}
+
+impl Tmpfs {
+    fn words(&self) -> Vec<String> {
+        let Self {
+            mode,
+            size,
+            inodes,
+            uid,
+            gid,
+            copy_up,
+        } = self;
+        let mode = match mode {
+            None if *copy_up => None,
+            mode => Some(mode.unwrap_or(Self::MODE)),
+        };
+        [
+            mode.map(|mode| format!("mode {mode:o}")),
+            uid.map(|uid| format!("of user {uid}")),
+            gid.map(|gid| format!("of group {gid}")),
+            size.map(|bytes| format!("at most {bytes} bytes")),
+            inodes.map(|inodes| format!("at most {inodes} files")),
+            copy_up.then(|| "with a copy of what is there".to_owned()),
+        ]
+        .into_iter()
+        .flatten()
         .collect()
     }
 }
@@ -218,19 +248,13 @@ impl Display for Step {
             }
             Self::Tmpfs {
                 target,
-                mode,
-                size,
+                options,
                 flags,
             } => {
-                let mut options = flags.names();
-                options.push(format!("mode {mode:o}"));
-                options.extend(size.map(|bytes| format!("at most {bytes} bytes")));
-                write!(
-                    f,
-                    "mount tmpfs on {}{}",
-                    target.display(),
-                    InBrackets(options)
-                )
+                let mut words = flags.names();
+                words.extend(options.words());
+                let target = target.display();
+                write!(f, "mount tmpfs on {target}{}", InBrackets(words))
             }
             Self::Proc { target } => {
                 write!(
@@ -271,6 +295,20 @@ impl Display for Step {
                 let (target, size) = (target.display(), content.len());
                 write!(f, "put a private file at {target} ({size} bytes)")
             }
+            Self::Account(account) => {
+                let Account {
+                    name,
+                    uid,
+                    gid,
+                    home,
+                    ..
+                } = account;
+                let home = home.display();
+                write!(
+                    f,
+                    "make user {name} ({uid}:{gid}, home {home}) known in /etc/passwd and /etc/group"
+                )
+            }
             Self::Mask { target } => write!(f, "mask {}", target.display()),
             Self::ReadOnlyPath { target } => write!(f, "make {} read-only", target.display()),
             Self::ReadOnlyRoot => write!(f, "make the root read-only"),
@@ -295,6 +333,15 @@ impl Display for ExecStep {
         write!(f, " as {}", name(&self.user.user, "root".to_owned()))?;
         if self.user.group.is_some() {
             write!(f, ":{}", name(&self.user.group, String::new()))?;
+        }
+        match &self.groups {
+            Groups::Kept => f.write_str(" with the caller's groups")?,
+            Groups::Added(groups) if groups.is_empty() => {}
+            Groups::Added(groups) => {
+                let names = groups.iter().cloned();
+                let names = names.map(|group| name(&Some(group), String::new()));
+                write!(f, " with groups {}", names.collect::<Vec<_>>().join(", "))?;
+            }
         }
         let workdir = self.workdir.as_deref().unwrap_or(std::path::Path::new("/"));
         write!(f, " in {}", workdir.display())?;

@@ -8,6 +8,7 @@ mod display;
 mod etc_files;
 mod step;
 
+pub use crate::config::MountFlags;
 pub use compile::{RootSource, compile};
 pub use etc_files::{EtcFiles, given_names, own_names};
-pub use step::{ExecStep, FileKind, LinkStep, MountFlags, Plan, Step};
+pub use step::{ExecStep, FileKind, LinkStep, Plan, Step};

@@ -5,7 +5,10 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::config::{EgressRules, IdMapEntry, Namespaces, Publish, SeccompProfile, UserSpec};
+use crate::config::{
+    Account, EgressRules, Groups, IdMapEntry, MountFlags, Namespaces, Publish, SeccompProfile,
+    Tmpfs, UserSpec,
+};
 
 /// Everything that a run will do, in order.
 #[derive(Debug, Clone, Serialize)]
@@ -22,19 +25,6 @@ pub struct Plan {
     pub gid_map: Vec<IdMapEntry>,
     /// Carried out by init, in order.
     pub steps: Vec<Step>,
-}
-
-/// Mount attributes (mount_setattr(2)).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct MountFlags {
-    /// `MOUNT_ATTR_RDONLY`
-    pub read_only: bool,
-    /// `MOUNT_ATTR_NOSUID`
-    pub nosuid: bool,
-    /// `MOUNT_ATTR_NODEV`
-    pub nodev: bool,
-    /// `MOUNT_ATTR_NOEXEC`
-    pub noexec: bool,
 }
 
 /// What to create at a path beneath the new root.
@@ -131,10 +121,8 @@ pub enum Step {
     Tmpfs {
         /// Where.
         target: PathBuf,
-        /// Permission bits of its root.
-        mode: u32,
-        /// Size limit, bytes.
-        size: Option<u64>,
+        /// What it is like.
+        options: Tmpfs,
         /// Attributes.
         flags: MountFlags,
     },
@@ -172,6 +160,9 @@ pub enum Step {
         #[serde(skip)]
         content: Vec<u8>,
     },
+    /// Make a user known in `/etc/passwd` and `/etc/group`, where no line has the name
+    /// or the number.
+    Account(Account),
     /// Hide a path: `/dev/null` over a file, an empty read-only tmpfs over a
     /// directory; nothing where it does not exist.
     Mask {
@@ -214,6 +205,8 @@ pub struct ExecStep {
     pub workdir: Option<PathBuf>,
     /// Whom it runs as.
     pub user: UserSpec,
+    /// Its groups besides those of its user.
+    pub groups: Groups,
     /// Capabilities it keeps.
     pub capabilities: u64,
     /// System-call filter.

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use super::seccomp::{Decision, decisions};
 use super::*;
-use crate::config::UserSpec;
+use crate::config::{Groups, UserSpec};
 use crate::sys::seccomp::probe;
 use crate::testing::in_namespaces;
 
@@ -53,6 +53,7 @@ fn exec(capabilities: u64) -> ExecStep {
         env: Vec::new(),
         workdir: None,
         user: UserSpec::default(),
+        groups: Groups::default(),
         capabilities,
         seccomp: SeccompProfile::Default,
         no_new_privileges: true,

@@ -13,6 +13,7 @@ pub mod ip;
 pub mod keyring;
 pub mod landlock;
 pub mod listen_fds;
+pub mod lock;
 pub mod mount;
 pub mod netns;
 pub mod packet;

@@ -2,9 +2,19 @@
 
 use clap::Args;
 
-/// Size of `/dev/shm` and kernel parameters, as typed.
+/// Groups, the size of `/dev/shm` and kernel parameters, as typed.
 #[derive(Debug, Default, Args)]
 pub(in crate::cli) struct SurroundingsArgs {
+    /// Group that the command has besides those of its user: a name in the container's
+    /// /etc/group, or a number; keep-groups keeps the caller's own, and no others
+    #[arg(
+        long,
+        value_name = "GROUP|keep-groups",
+        value_delimiter = ',',
+        help_heading = "Command"
+    )]
+    pub group_add: Vec<String>,
+
     #[allow(
         rustdoc::broken_intra_doc_links,
         reason = "the help text of an option, not a link"

@@ -154,8 +154,10 @@ mod tests {
             .collect();
         Host {
             euid: 1000,
+            egid: 1000,
             env,
             hostname: "outside".to_owned(),
+            read: |_| Vec::new(),
         }
     }
 

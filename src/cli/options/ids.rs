@@ -1,10 +1,10 @@
-//! `--user`, `--uidmap` and `--gidmap`.
+//! `--user`, `--group-add`, `--userns`, `--uidmap` and `--gidmap`.
 //!
 //! Ids are exact or refused: a number that does not fit must never wrap to
 //! somebody else, least of all to 0.
 
-use super::{shown, usage};
-use crate::config::{IdMapEntry, NameOrId, UserSpec};
+use super::{Host, shown, usage};
+use crate::config::{Groups, IdMapEntry, NameOrId, UserNamespace, UserSpec};
 use crate::error::Error;
 
 /// The highest id; the next, `(uid_t)-1`, means "leave it" to setresuid(2).
@@ -61,17 +61,102 @@ fn number(text: &str, least: u32, most: u32) -> Result<u32, String> {
     }
 }
 
+/// `--userns MODE[:KEY=VALUE,...]`.
+pub(super) fn user_namespace(mode: Option<&str>, host: &Host) -> Result<UserNamespace, Error> {
+    let Some(text) = mode else {
+        return Ok(UserNamespace::Private);
+    };
+    let refused = |why: String| usage(format!("--userns {}: {why}", shown(text)));
+    let (mode, options) = match text.split_once(':') {
+        Some((mode, options)) => (mode, options.split(',').collect()),
+        None => (text, Vec::new()),
+    };
+    let (uid, gid, size) = match mode {
+        "keep-id" => (true, true, false),
+        "auto" => (false, false, true),
+        _ => (false, false, false),
+    };
+    let mut values = [("uid", uid, None), ("gid", gid, None), ("size", size, None)];
+    for option in options {
+        let (key, value) = option.split_once('=').unwrap_or((option, ""));
+        let place = values
+            .iter_mut()
+            .find(|(name, is_known, _)| *is_known && *name == key)
+            .ok_or_else(|| refused(format!("{mode} has no option {}", shown(key))))?;
+        let least = u32::from(key == "size");
+        let value = number(value, least, ID_MOST).map_err(|why| refused(format!("{key} {why}")))?;
+        if place.2.replace(value).is_some() {
+            return Err(refused(format!("{key} is given twice")));
+        }
+    }
+    let [(.., uid), (.., gid), (.., size)] = values;
+    match mode {
+        "private" => Ok(UserNamespace::Private),
+        "host" if host.is_root() => Ok(UserNamespace::Host),
+        "host" => Err(usage(
+            "--userns=host is only for root: an ordinary user cannot make a container without \
+             a user namespace",
+        )),
+        "keep-id" | "nomap" if host.is_root() => Err(refused(
+            "it is for an ordinary user, whose own ids are neither the host's root nor mapped \
+             to it"
+                .to_owned(),
+        )),
+        "keep-id" => Ok(UserNamespace::KeepId { uid, gid }),
+        "auto" => Ok(UserNamespace::Auto { size }),
+        "nomap" => Ok(UserNamespace::NoMap),
+        _ => Err(refused(
+            "unknown mode (known: private, host, keep-id[:uid=UID,gid=GID], auto[:size=N], nomap)"
+                .to_owned(),
+        )),
+    }
+}
+
+/// Our own user and group as the container has them, with `--userns=keep-id`.
+pub(super) fn kept(userns: UserNamespace, host: &Host) -> Option<(u32, u32)> {
+    match userns {
+        UserNamespace::KeepId { uid, gid } => {
+            Some((uid.unwrap_or(host.euid), gid.unwrap_or(host.egid)))
+        }
+        _ => None,
+    }
+}
+
+/// `--group-add GROUP|keep-groups`.
+pub(super) fn groups(words: &[String]) -> Result<Groups, Error> {
+    const KEEP: &str = "keep-groups";
+    let mut added = Vec::new();
+    for word in words {
+        if word == KEEP {
+            if words.iter().any(|other| other != KEEP) {
+                return Err(usage(
+                    "--group-add keep-groups stands alone: the caller's groups are kept only \
+                     where none is set",
+                ));
+            }
+            return Ok(Groups::Kept);
+        }
+        let group = name_or_id(word)
+            .map_err(|why| usage(format!("--group-add {}: the group {why}", shown(word))))?;
+        added.push(group);
+    }
+    Ok(Groups::Added(added))
+}
+
 /// `--uidmap` and `--gidmap`; where only one is given, it serves for both.
 pub(super) fn maps(
     uid: &[String],
     gid: &[String],
-    user_namespace: bool,
+    userns: UserNamespace,
 ) -> Result<(Vec<IdMapEntry>, Vec<IdMapEntry>), Error> {
     let given = !uid.is_empty() || !gid.is_empty();
-    if given && !user_namespace {
-        return Err(usage(
-            "--uidmap and --gidmap need a user namespace: not with --userns=host",
-        ));
+    let refused = match userns {
+        UserNamespace::Private => None,
+        UserNamespace::Host => Some("need a user namespace: not with --userns=host"),
+        _ => Some("are a map of their own: only with --userns=private"),
+    };
+    if let Some(why) = refused.filter(|_| given) {
+        return Err(usage(format!("--uidmap and --gidmap {why}")));
     }
     let uid_map = map("--uidmap", uid)?;
     let gid_map = map("--gidmap", gid)?;
@@ -152,22 +237,32 @@ fn check_overlap(
     }
 }
 
-/// A numeric `--user` has to be in the maps, when these are known already.
+/// Numbers that are given have to be in the maps, when these are known already.
 pub(super) fn check_mapped(
     user: &UserSpec,
+    groups: &Groups,
     uid_map: &[IdMapEntry],
     gid_map: &[IdMapEntry],
 ) -> Result<(), Error> {
-    for (what, id, map) in [
-        ("user", &user.user, uid_map),
-        ("group", &user.group, gid_map),
-    ] {
+    let added = match groups {
+        Groups::Added(groups) => groups.as_slice(),
+        Groups::Kept => &[],
+    };
+    let given = [("--user: user", user.user.as_ref(), uid_map)]
+        .into_iter()
+        .chain([("--user: group", user.group.as_ref(), gid_map)])
+        .chain(
+            added
+                .iter()
+                .map(|group| ("--group-add: group", Some(group), gid_map)),
+        );
+    for (what, id, map) in given {
         if let Some(NameOrId::Id(id)) = id
             && !map.is_empty()
             && find(map, *id).is_none()
         {
             return Err(usage(format!(
-                "--user: {what} id {id} is not mapped into the container"
+                "{what} id {id} is not mapped into the container"
             )));
         }
     }
@@ -248,7 +343,12 @@ mod tests {
 
     #[test]
     fn maps_are_one_to_one_and_serve_for_both() {
-        let (uid, gid) = maps(&lines(&["0:1000:1", "1:@100000:65536"]), &[], true).unwrap();
+        let (uid, gid) = maps(
+            &lines(&["0:1000:1", "1:@100000:65536"]),
+            &[],
+            UserNamespace::Private,
+        )
+        .unwrap();
         assert_eq!(uid, gid);
         assert_eq!(
             uid[1],
@@ -258,10 +358,18 @@ mod tests {
                 size: 65536
             }
         );
-        let (uid, gid) = maps(&lines(&["0:5:1"]), &lines(&["0:6:1"]), true).unwrap();
+        let (uid, gid) = maps(
+            &lines(&["0:5:1"]),
+            &lines(&["0:6:1"]),
+            UserNamespace::Private,
+        )
+        .unwrap();
         assert_eq!((uid[0].host, gid[0].host, uid[0].size), (5, 6, 1));
-        assert_eq!(maps(&[], &[], false).unwrap(), (vec![], vec![]));
-        assert!(maps(&lines(&["0:0:4294967295"]), &[], true).is_ok());
+        assert_eq!(
+            maps(&[], &[], UserNamespace::Host).unwrap(),
+            (vec![], vec![])
+        );
+        assert!(maps(&lines(&["0:0:4294967295"]), &[], UserNamespace::Private).is_ok());
         for bad in [
             &["0"][..],
             &["0:1"],
@@ -279,10 +387,13 @@ mod tests {
             &["0:0:10", "10:9:1"],
             &["+0:1:1"],
         ] {
-            assert!(maps(&lines(bad), &[], true).is_err(), "{bad:?}");
+            assert!(
+                maps(&lines(bad), &[], UserNamespace::Private).is_err(),
+                "{bad:?}"
+            );
         }
-        assert!(maps(&lines(&["0:1:1"]), &[], false).is_err());
-        assert!(maps(&vec!["0:1:1".to_owned(); 341], &[], true).is_err());
+        assert!(maps(&lines(&["0:1:1"]), &[], UserNamespace::Host).is_err());
+        assert!(maps(&vec!["0:1:1".to_owned(); 341], &[], UserNamespace::Private).is_err());
     }
 
     #[test]
@@ -297,9 +408,104 @@ mod tests {
             (15, false),
         ] {
             let user = spec(NameOrId::Id(id), None);
-            assert_eq!(check_mapped(&user, &map, &map).is_ok(), mapped, "{id}");
-            assert!(check_mapped(&user, &[], &[]).is_ok());
+            assert_eq!(
+                check_mapped(&user, &Groups::default(), &map, &map).is_ok(),
+                mapped,
+                "{id}"
+            );
+            assert!(check_mapped(&user, &Groups::default(), &[], &[]).is_ok());
         }
+    }
+
+    fn host(euid: u32) -> Host {
+        Host {
+            euid,
+            egid: 100,
+            env: Vec::new(),
+            hostname: String::new(),
+            read: |_| Vec::new(),
+        }
+    }
+
+    #[test]
+    fn modes_of_the_user_namespace() {
+        let ann = host(1000);
+        let mode = |text: &str| user_namespace(Some(text), &ann);
+        let keep = |uid, gid| UserNamespace::KeepId { uid, gid };
+        for (text, wanted) in [
+            ("private", UserNamespace::Private),
+            ("keep-id", keep(None, None)),
+            ("keep-id:uid=7", keep(Some(7), None)),
+            ("keep-id:gid=0,uid=7", keep(Some(7), Some(0))),
+            ("auto", UserNamespace::Auto { size: None }),
+            ("auto:size=5000", UserNamespace::Auto { size: Some(5000) }),
+            ("nomap", UserNamespace::NoMap),
+        ] {
+            assert_eq!(mode(text).unwrap(), wanted, "{text}");
+        }
+        for bad in [
+            "",
+            ":",
+            "keep-id:",
+            "keep-id:uid",
+            "keep-id:uid=",
+            "keep-id:uid=-1",
+            "keep-id:size=1",
+            "keep-id:uid=1,uid=1",
+            "keep-id:uid=4294967295",
+            "auto:size=0",
+            "auto:uid=1",
+            "nomap:size=1",
+            "private:uid=1",
+            "host",
+            "container:x",
+            "ns:/proc/1/ns/user",
+            "KEEP-ID",
+        ] {
+            assert!(mode(bad).is_err(), "{bad}");
+        }
+        let root = host(0);
+        assert_eq!(
+            user_namespace(Some("host"), &root).unwrap(),
+            UserNamespace::Host
+        );
+        for bad in ["keep-id", "nomap", "host:uid=0"] {
+            assert!(user_namespace(Some(bad), &root).is_err(), "{bad}");
+        }
+        assert_eq!(kept(keep(None, Some(5)), &ann), Some((1000, 5)));
+        assert_eq!(kept(UserNamespace::NoMap, &ann), None);
+        assert!(maps(&lines(&["0:1:1"]), &[], UserNamespace::NoMap).is_err());
+    }
+
+    #[test]
+    fn groups_are_exact_and_kept_alone() {
+        let parse = |words: &[&str]| groups(&lines(words));
+        assert_eq!(
+            parse(&["audio", "44"]).unwrap(),
+            Groups::Added(vec![NameOrId::Name("audio".to_owned()), NameOrId::Id(44)])
+        );
+        assert_eq!(parse(&[]).unwrap(), Groups::default());
+        assert_eq!(parse(&["keep-groups"]).unwrap(), Groups::Kept);
+        assert_eq!(
+            parse(&["keep-groups", "keep-groups"]).unwrap(),
+            Groups::Kept
+        );
+        for bad in [
+            &["keep-groups", "1"][..],
+            &["1", "keep-groups"],
+            &[""],
+            &["-1"],
+            &["4294967295"],
+            &["a b"],
+        ] {
+            assert!(parse(bad).is_err(), "{bad:?}");
+        }
+        let added = |id| Groups::Added(vec![NameOrId::Id(id)]);
+        let map = map("--gidmap", &lines(&["0:1000:2"])).unwrap();
+        let user = UserSpec::default();
+        assert!(check_mapped(&user, &added(1), &map, &map).is_ok());
+        assert!(check_mapped(&user, &added(2), &map, &map).is_err());
+        assert!(check_mapped(&user, &Groups::Kept, &map, &map).is_ok());
     }
 
     proptest! {

@@ -10,14 +10,25 @@ use std::path::{Path, PathBuf};
 
 use super::super::args::parse_bool;
 use super::{paths, shown, usage};
-use crate::config::{MountKind, MountSpec, RootFs};
+use crate::config::{MountFlags, MountKind, MountSpec, RootFs, Tmpfs};
 use crate::error::Error;
 
 const VOLUME: &str = "--volume";
 const MOUNT: &str = "--mount";
 const TMPFS: &str = "--tmpfs";
-/// Sticky and writable by all, as `/tmp` is.
-const TMPFS_MODE: u32 = 0o1777;
+/// Attributes of a volume (podman's, with everything below it).
+const VOLUME_FLAGS: MountFlags = MountFlags {
+    read_only: false,
+    nosuid: true,
+    nodev: true,
+    noexec: false,
+    noatime: false,
+};
+/// Attributes of a tmpfs.
+const TMPFS_FLAGS: MountFlags = MountFlags {
+    noexec: true,
+    ..VOLUME_FLAGS
+};
 /// Where programs write that a read-only root would stop (podman's
 /// `--read-only-tmpfs`; `/dev` and `/dev/shm` are a tmpfs anyway).
 const READ_ONLY_TMPFS: [&str; 3] = ["/run", "/tmp", "/var/tmp"];
@@ -59,15 +70,10 @@ pub(super) fn add_read_only_tmpfs(mounts: &mut Vec<MountSpec>, rootfs: &RootFs) 
             }),
         };
         if is_there && !mounts.iter().any(|mount| mount.target == target) {
-            let kind = MountKind::Tmpfs {
-                mode: TMPFS_MODE,
-                size: None,
-                exec: false,
-            };
             mounts.push(MountSpec {
                 target,
-                kind,
-                read_only: false,
+                kind: MountKind::Tmpfs(Tmpfs::default()),
+                flags: TMPFS_FLAGS,
             });
         }
     }
@@ -155,7 +161,10 @@ fn volume(text: &OsStr) -> Result<MountSpec, Error> {
         kind: MountKind::Bind {
             source: source.into(),
         },
-        read_only: access.read_only(),
+        flags: MountFlags {
+            read_only: access.read_only(),
+            ..VOLUME_FLAGS
+        },
     })
 }
 
@@ -208,6 +217,7 @@ fn mount_bind(pairs: &[KeyValue], refused: &impl Fn(&str) -> Error) -> Result<Mo
         MountKind::Bind {
             source: source.into(),
         },
+        VOLUME_FLAGS,
         refused,
     )
 }
@@ -232,7 +242,7 @@ fn mount_tmpfs(pairs: &[KeyValue], refused: &impl Fn(&str) -> Error) -> Result<M
         }
         .map_err(|why| refused(&why))?;
     }
-    common.finish(options.kind(), refused)
+    common.finish(options.kind(), options.flags(), refused)
 }
 
 /// `DST[:OPTIONS]`.
@@ -263,7 +273,10 @@ fn tmpfs(text: &OsStr) -> Result<MountSpec, Error> {
     Ok(MountSpec {
         target,
         kind: options.kind(),
-        read_only: access.read_only(),
+        flags: MountFlags {
+            read_only: access.read_only(),
+            ..options.flags()
+        },
     })
 }
 
@@ -326,12 +339,20 @@ impl<'a> Common<'a> {
         })
     }
 
-    fn finish(self, kind: MountKind, refused: &impl Fn(&str) -> Error) -> Result<MountSpec, Error> {
+    fn finish(
+        self,
+        kind: MountKind,
+        flags: MountFlags,
+        refused: &impl Fn(&str) -> Error,
+    ) -> Result<MountSpec, Error> {
         let path = self.target.ok_or_else(|| refused("dst= is needed"))?;
         Ok(MountSpec {
             target: target(MOUNT, path)?,
             kind,
-            read_only: self.access.read_only(),
+            flags: MountFlags {
+                read_only: self.access.read_only(),
+                ..flags
+            },
         })
     }
 }
@@ -384,10 +405,17 @@ impl TmpfsOptions {
     }
 
     fn kind(&self) -> MountKind {
-        MountKind::Tmpfs {
-            mode: self.mode.unwrap_or(TMPFS_MODE),
+        MountKind::Tmpfs(Tmpfs {
+            mode: self.mode,
             size: self.size,
-            exec: self.exec.unwrap_or(false),
+            ..Tmpfs::default()
+        })
+    }
+
+    fn flags(&self) -> MountFlags {
+        MountFlags {
+            noexec: !self.exec.unwrap_or(false),
+            ..TMPFS_FLAGS
         }
     }
 }

@@ -5,13 +5,15 @@ use proptest::prelude::*;
 
 use super::super::args::{self, Cli, Verb};
 use super::*;
-use crate::config::{MountKind, NameOrId, SeccompProfile};
+use crate::config::{MountKind, NameOrId, SeccompProfile, Tmpfs};
 
 fn host() -> Host {
     Host {
         euid: 1000,
+        egid: 1000,
         env: vec![("TERM".into(), "screen".into())],
         hostname: "outside".into(),
+        read: |_| Vec::new(),
     }
 }
 
@@ -239,10 +241,10 @@ fn lists_add_up() {
     assert_eq!((spec.uid_map.len(), spec.gid_map.len()), (2, 2));
     assert!(matches!(
         spec.mounts[0].kind,
-        MountKind::Tmpfs {
+        MountKind::Tmpfs(Tmpfs {
             size: Some(0x10_0000),
             ..
-        }
+        })
     ));
 }
 

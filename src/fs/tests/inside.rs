@@ -26,7 +26,7 @@ pub(super) fn bind(source: PathBuf, target: &str, read_only: bool) -> Step {
         read_only,
         nosuid: true,
         nodev: true,
-        noexec: false,
+        ..MountFlags::default()
     };
     Step::Bind {
         source,
@@ -225,8 +225,10 @@ fn tmpfs_root() {
             bind(scratch.join("volume/file"), "/data-ro/file", true),
             Step::Tmpfs {
                 target: "/data/../tmp".into(),
-                mode: 0o1777,
-                size: Some(1 << 20),
+                options: Tmpfs {
+                    size: Some(1 << 20),
+                    ..Tmpfs::default()
+                },
                 flags: MountFlags {
                     noexec: true,
                     ..MountFlags::default()

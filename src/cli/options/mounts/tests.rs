@@ -9,15 +9,32 @@ fn bind(source: &str, target: &str, read_only: bool) -> MountSpec {
     MountSpec {
         target: target.into(),
         kind,
-        read_only,
+        flags: MountFlags {
+            read_only,
+            ..VOLUME_FLAGS
+        },
     }
 }
 
-fn fresh(target: &str, size: Option<u64>, mode: u32, exec: bool, read_only: bool) -> MountSpec {
+fn fresh(
+    target: &str,
+    size: Option<u64>,
+    mode: impl Into<Option<u32>>,
+    exec: bool,
+    read_only: bool,
+) -> MountSpec {
     MountSpec {
         target: target.into(),
-        kind: MountKind::Tmpfs { mode, size, exec },
-        read_only,
+        kind: MountKind::Tmpfs(Tmpfs {
+            mode: mode.into(),
+            size,
+            ..Tmpfs::default()
+        }),
+        flags: MountFlags {
+            read_only,
+            noexec: !exec,
+            ..TMPFS_FLAGS
+        },
     }
 }
 
@@ -91,7 +108,7 @@ fn mounts() {
             bind("/a", "/b", false),
         ),
         ("type=bind,src=/a,dst=/b,rw=false", bind("/a", "/b", true)),
-        ("type=tmpfs,dst=/b", fresh("/b", None, 0o1777, false, false)),
+        ("type=tmpfs,dst=/b", fresh("/b", None, None, false, false)),
         (
             "type=tmpfs,dst=/b,tmpfs-size=2k,tmpfs-mode=0700,ro,exec",
             fresh("/b", Some(2048), 0o700, true, true),
@@ -130,10 +147,10 @@ fn mounts() {
 #[test]
 fn tmpfses() {
     for (text, wanted) in [
-        ("/t", fresh("/t", None, 0o1777, false, false)),
+        ("/t", fresh("/t", None, None, false, false)),
         (
             "/t:size=64m",
-            fresh("/t", Some(64 << 20), 0o1777, false, false),
+            fresh("/t", Some(64 << 20), None, false, false),
         ),
         (
             "/t:rw,size=1G,mode=755,exec",
@@ -141,7 +158,7 @@ fn tmpfses() {
         ),
         (
             "/t:ro,noexec,nosuid,nodev,size=4096",
-            fresh("/t", Some(4096), 0o1777, false, true),
+            fresh("/t", Some(4096), None, false, true),
         ),
     ] {
         assert_eq!(tmpfs(OsStr::new(text)).unwrap(), wanted, "{text}");

@@ -1,0 +1,66 @@
+//! What is mounted into a container.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+/// What to mount where.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MountSpec {
+    /// Absolute path in the container.
+    pub target: PathBuf,
+    /// What is mounted.
+    pub kind: MountKind,
+    /// How.
+    pub flags: MountFlags,
+}
+
+/// What is mounted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub enum MountKind {
+    /// A host path, with everything mounted below it.
+    Bind {
+        /// Absolute, existing host path.
+        source: PathBuf,
+    },
+    /// A fresh tmpfs.
+    Tmpfs(Tmpfs),
+}
+
+/// Mount attributes (mount_setattr(2)).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct MountFlags {
+    /// `MOUNT_ATTR_RDONLY`
+    pub read_only: bool,
+    /// `MOUNT_ATTR_NOSUID`
+    pub nosuid: bool,
+    /// `MOUNT_ATTR_NODEV`
+    pub nodev: bool,
+    /// `MOUNT_ATTR_NOEXEC`
+    pub noexec: bool,
+    /// `MOUNT_ATTR_NOATIME`; only of a new file system.
+    pub noatime: bool,
+}
+
+/// A tmpfs (tmpfs(5)).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Tmpfs {
+    /// Mode of its root. `None`: with `copy_up` that of the directory below it, else
+    /// [`Tmpfs::MODE`].
+    pub mode: Option<u32>,
+    /// Size limit in bytes.
+    pub size: Option<u64>,
+    /// Most files in it.
+    pub inodes: Option<u64>,
+    /// Owner of its root, a user of the container; 0 unless given.
+    pub uid: Option<u32>,
+    /// Its group.
+    pub gid: Option<u32>,
+    /// It begins with a copy of what the directory has that it is mounted on.
+    pub copy_up: bool,
+}
+
+impl Tmpfs {
+    /// Sticky and writable by all, as `/tmp` is.
+    pub const MODE: u32 = 0o1777;
+}
