@@ -151,6 +151,7 @@ fn every_option_is_explained() {
         "--cap-add",
         "--cap-drop",
         "--cgroupns",
+        "--device",
         "--dns",
         "--dry-run",
         "--env",

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use crun_lite::config::{
     DEFAULT_SHM_SIZE, Groups, IdMapEntry, NameOrId, Namespaces, SeccompProfile, UserSpec,
 };
-use crun_lite::container::{NetLink, SpawnIo, Supervisor, spawn};
+use crun_lite::container::{Inherited, NetLink, SpawnIo, Supervisor, spawn};
 use crun_lite::error::Error;
 use crun_lite::ns::idmap;
 use crun_lite::plan::{ExecStep, LinkStep, Plan, Step};
@@ -161,7 +161,7 @@ fn runtime(args: Vec<String>) -> Result<u8, Error> {
             interactive: has("-i"),
         },
         network,
-        None,
+        Inherited::default(),
     )?;
     let mut link: NetLink = prepared.take_link()?.expect("no link");
     assert_eq!(link.about, "zeroes");

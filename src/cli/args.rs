@@ -291,19 +291,24 @@ pub(super) struct RunArgs {
     #[arg(long, help_heading = "Files")]
     pub read_only_tmpfs: Option<bool>,
     /// Show a host path in the container, with everything mounted below it. SRC
-    /// begins with /, ./ or ../; OPTIONS are ro, rw, bind, rbind, z, Z [default: rw]
+    /// begins with /, ./ or ../; OPTIONS are ro, rw, [no]exec, [no]suid, [no]dev, bind,
+    /// rbind, z, Z, [r]private, [r]slave (what the host mounts below it later shows),
+    /// [r]shared (and the other way round), idmap (its files belong to the container's
+    /// ids; only as root) [default: rw,nosuid,nodev,private]
     #[arg(short, long, value_name = "SRC:DST[:OPTIONS]", help_heading = "Files")]
     pub volume: Vec<OsString>,
     #[allow(
         rustdoc::broken_intra_doc_links,
         reason = "the help text of an option, not a link"
     )]
-    /// The same in words: type=bind,src=PATH,dst=PATH[,ro[=BOOL]] or
-    /// type=tmpfs,dst=PATH[,tmpfs-size=BYTES[k|m|g]][,tmpfs-mode=OCTAL][,ro]
+    /// The same in words: type=bind,src=PATH,dst=PATH[,ro[=BOOL]][,bind-propagation=MODE]
+    /// [,idmap[=BOOL]] or type=tmpfs,dst=PATH[,tmpfs-size=BYTES[k|m|g]]
+    /// [,tmpfs-mode=OCTAL][,ro] and the options of --tmpfs
     #[arg(long, value_name = "type=TYPE,KEY=VALUE,...", help_heading = "Files")]
     pub mount: Vec<OsString>,
-    /// Mount a fresh tmpfs. OPTIONS are size=BYTES[k|m|g], mode=OCTAL, ro, rw,
-    /// exec, noexec, nosuid, nodev [default: rw,noexec,nosuid,nodev,mode=1777]
+    /// Mount a fresh tmpfs. OPTIONS are size=BYTES[k|m|g], mode=OCTAL, uid=UID, gid=GID,
+    /// nr_inodes=N, ro, rw, [no]exec, [no]suid, [no]dev, noatime, tmpcopyup (begin with
+    /// a copy of what is there), notmpcopyup [default: rw,noexec,nosuid,nodev,mode=1777]
     #[arg(long, value_name = "DST[:OPTIONS]", help_heading = "Files")]
     pub tmpfs: Vec<OsString>,
 

@@ -110,7 +110,16 @@ pub(super) fn validate(args: RunArgs, host: &Host) -> Result<RunSpec, Error> {
     let groups = ids::groups(&args.surroundings.group_add)?;
     let security = security::options(&args.security_opt)?;
     let rootfs = rootfs(args.rootfs.as_deref())?;
-    let mut mounts = mounts::collect(&args.volume, &args.mount, &args.tmpfs)?;
+    let mut mounts = mounts::collect(
+        &mounts::Words {
+            volumes: &args.volume,
+            mounts: &args.mount,
+            tmpfs_mounts: &args.tmpfs,
+            devices: &args.surroundings.device,
+        },
+        userns,
+        host.is_root(),
+    )?;
     if args.read_only {
         if args.read_only_tmpfs.unwrap_or(true) {
             mounts::add_read_only_tmpfs(&mut mounts, &rootfs);
@@ -173,7 +182,8 @@ pub(super) fn check_ids(
     uid_map: &[IdMapEntry],
     gid_map: &[IdMapEntry],
 ) -> Result<(), Error> {
-    ids::check_mapped(&spec.user, &spec.groups, uid_map, gid_map)
+    ids::check_mapped(&spec.user, &spec.groups, uid_map, gid_map)?;
+    mounts::check_mapped(&spec.mounts, uid_map, gid_map)
 }
 
 /// The highest id that the options name.

@@ -1,7 +1,7 @@
 //! `crun-lite run`: where container and network meet.
 
 use std::fs;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -13,12 +13,12 @@ use super::args::{LogFormat, RunArgs};
 use super::options::{self, Host};
 use super::output;
 use super::report::Report;
-use crate::config::{EgressRules, Groups, Network, RootFs, RunSpec, search_domains};
-use crate::container::{self, NetLink, Sockets, SpawnIo, Supervisor};
+use crate::config::{EgressRules, Groups, Network, Propagation, RootFs, RunSpec, search_domains};
+use crate::container::{self, Inherited, NetLink, Sockets, SpawnIo, Supervisor};
 use crate::control::{Answer, Counter, Flow, Port, Request, Server};
 use crate::error::Error;
 use crate::net::{self, Capture, Driver, NetLog};
-use crate::ns::Lease;
+use crate::ns::holder;
 use crate::ns::idmap::{self, Maps};
 use crate::ns::modes::{self, Choice};
 use crate::plan::{self, EtcFiles, FileKind, MountFlags, Plan, RootSource, Step};
@@ -37,7 +37,7 @@ const GRACE: Duration = Duration::from_millis(100);
 pub(super) fn run(args: RunArgs, format: LogFormat) -> Result<ExitCode, Error> {
     let dry_run = args.dry_run;
     // Before anything else is opened.
-    let inherited = sys::listen_fds::take()
+    let listen_fds = sys::listen_fds::take()
         .map_err(|error| Error::host("take over the sockets of LISTEN_FDS", error))?;
     let mut spec = options::validate(args, &Host::current())?;
     if let Network::Builtin(network) = &mut spec.network {
@@ -48,17 +48,17 @@ pub(super) fn run(args: RunArgs, format: LogFormat) -> Result<ExitCode, Error> {
         }
     }
     let resolv_conf = read_text("/etc/resolv.conf");
-    let (plan, lease) = prepare(&spec, &resolv_conf)?;
+    let (plan, inherited) = prepare(&spec, &resolv_conf)?;
     if dry_run {
         output::plan(&plan, format)?;
         return Ok(ExitCode::SUCCESS);
     }
-    carry_out(&spec, &plan, lease, &resolv_conf, inherited).map(ExitCode::from)
+    carry_out(&spec, &plan, inherited, &resolv_conf, listen_fds).map(ExitCode::from)
 }
 
 /// Everything that can be found out and decided without changing anything: the
 /// root filesystem, the id maps, the private files, and from them the steps.
-fn prepare(spec: &RunSpec, resolv_conf: &str) -> Result<(Plan, Option<Lease>), Error> {
+fn prepare(spec: &RunSpec, resolv_conf: &str) -> Result<(Plan, Inherited), Error> {
     let root = match &spec.rootfs {
         RootFs::Dir(dir) => RootSource::Bind(dir.clone()),
         RootFs::Default => {
@@ -85,7 +85,11 @@ fn prepare(spec: &RunSpec, resolv_conf: &str) -> Result<(Plan, Option<Lease>), E
     }
     let files = EtcFiles::new(spec, resolv_conf, &read_text("/etc/hosts"));
     let plan = plan::compile(spec, &root, (maps.uid, maps.gid), &files);
-    Ok((plan, lease))
+    let inherited = Inherited {
+        lease,
+        mounts: Vec::new(),
+    };
+    Ok((plan, inherited))
 }
 
 /// An entry of the default root filesystem as a step.
@@ -103,6 +107,8 @@ fn step(entry: Entry) -> Step {
         Entry::BindReadOnly { path, source } => Step::Bind {
             source,
             target: path,
+            propagation: Propagation::Private,
+            idmap: false,
             flags: MountFlags {
                 read_only: true,
                 nosuid: true,
@@ -129,15 +135,15 @@ fn read_text(path: &str) -> String {
 fn carry_out(
     spec: &RunSpec,
     plan: &Plan,
-    lease: Option<Lease>,
+    mut inherited: Inherited,
     resolv_conf: &str,
-    inherited: Vec<OwnedFd>,
+    listen_fds: Vec<OwnedFd>,
 ) -> Result<u8, Error> {
     let network = match &spec.network {
         Network::Builtin(network) => Some(network),
         Network::None | Network::Host => None,
     };
-    let listeners = net::bind_published(&spec.publish, inherited)?;
+    let listeners = net::bind_published(&spec.publish, listen_fds)?;
     let mut control = network
         .map(|_| take_name(spec.name.as_deref()))
         .transpose()?;
@@ -153,7 +159,8 @@ fn carry_out(
             .map(net::Link::into_parts)
             .map(|(about, fds)| NetLink { about, fds }))
     });
-    let mut prepared = container::spawn(plan, io, set_up, lease)?;
+    inherited.mounts = idmapped_mounts(plan)?;
+    let mut prepared = container::spawn(plan, io, set_up, inherited)?;
     let mut poll = Poll::new().map_err(|error| Error::host("make the event loop", error))?;
     let link = match network {
         Some(_) => prepared.take_link()?,
@@ -234,6 +241,34 @@ fn carry_out(
             }
         }
     }
+}
+
+/// The volumes whose ids are mapped, by where they are to be.
+fn idmapped_mounts(plan: &Plan) -> Result<Vec<(PathBuf, OwnedFd)>, Error> {
+    let mut mounts = Vec::new();
+    let mut user_namespace = None;
+    for step in &plan.steps {
+        let Step::Bind {
+            source,
+            target,
+            flags,
+            idmap: true,
+            ..
+        } = step
+        else {
+            continue;
+        };
+        let user_namespace = match &user_namespace {
+            Some(made) => made,
+            None => user_namespace.insert(holder::user_namespace(&Maps {
+                uid: plan.uid_map.clone(),
+                gid: plan.gid_map.clone(),
+            })?),
+        };
+        let mount = crate::fs::idmapped::copy(source, *flags, user_namespace.as_fd())?;
+        mounts.push((target.clone(), mount));
+    }
+    Ok(mounts)
 }
 
 /// Takes the container's name: the one given, or our process id. That may be another's,

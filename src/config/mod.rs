@@ -20,7 +20,7 @@ use serde::Serialize;
 
 pub use egress::{Action, EgressRules, Rules, rule};
 pub use ids::{Account, Groups, NameOrId, UserNamespace, UserSpec};
-pub use mounts::{MountFlags, MountKind, MountSpec, Tmpfs};
+pub use mounts::{DeviceNode, MountFlags, MountKind, MountSpec, Propagation, Tmpfs};
 pub use publish::{Publish, Transport};
 pub use resolv_conf::{NameServer, nameservers, search_domains};
 pub use sysctl::{Sysctl, SysctlOwner};

@@ -22,9 +22,56 @@ pub enum MountKind {
     Bind {
         /// Absolute, existing host path.
         source: PathBuf,
+        /// What reaches it of what is mounted below it, and from it.
+        propagation: Propagation,
+        /// Its files belong to the container's ids of the same number.
+        idmap: bool,
     },
     /// A fresh tmpfs.
     Tmpfs(Tmpfs),
+    /// A device of the host.
+    Device {
+        /// Absolute host path, without links.
+        source: PathBuf,
+        /// What is there.
+        node: DeviceNode,
+    },
+}
+
+impl MountSpec {
+    /// Whether mounts made below it in the container are to reach the host.
+    pub fn is_shared(&self) -> bool {
+        matches!(
+            self.kind,
+            MountKind::Bind {
+                propagation: Propagation::Shared,
+                ..
+            }
+        )
+    }
+}
+
+/// How mounts propagate (mount_namespaces(7)).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub enum Propagation {
+    /// Neither way.
+    #[default]
+    Private,
+    /// From the host to the container.
+    Slave,
+    /// Both ways, as far as the user namespace lets them.
+    Shared,
+}
+
+/// A device, by what it is and not by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct DeviceNode {
+    /// A block device, not a character device.
+    pub block: bool,
+    /// Major number.
+    pub major: u32,
+    /// Minor number.
+    pub minor: u32,
 }
 
 /// Mount attributes (mount_setattr(2)).

@@ -36,10 +36,10 @@ use socket2::{Domain, Socket, Type};
 use super::exec::Command;
 use super::ipc::{Channel, FromInit, Received, ToInit};
 use super::procfs::Procfs;
-use super::{NetworkSetup, SpawnIo};
+use super::{Inherited, NetworkSetup, SpawnIo};
 use crate::error::{EXIT_RUNTIME, StepFailure};
 use crate::fs;
-use crate::ns::{Lease, idmap};
+use crate::ns::idmap;
 use crate::plan::{ExecStep, Plan, Step};
 use crate::sys;
 use crate::sys::process::{CloneFlags, Forked};
@@ -57,8 +57,7 @@ pub(super) struct Ends {
     pub(super) channel: Channel,
     /// The read end of the lifeline.
     pub(super) lifeline: OwnedFd,
-    /// What keeps other containers from having the same ids.
-    pub(super) lease: Option<Lease>,
+    pub(super) inherited: Inherited,
 }
 
 /// The life of init; never returns into what it was forked from.
@@ -70,7 +69,7 @@ pub(super) fn run(
     ends: Ends,
 ) -> ! {
     let _guard = ExitOnUnwind;
-    let init = Init {
+    let mut init = Init {
         ends,
         setgroups,
         shares_pids: !plan.namespaces.pid,
@@ -117,7 +116,7 @@ struct Work<'a> {
 fn needs_no_ids(step: &Step) -> bool {
     matches!(
         step,
-        Step::PrivateMounts | Step::Network { .. } | Step::Hostname { .. }
+        Step::Hold { .. } | Step::PrivateMounts | Step::Network { .. } | Step::Hostname { .. }
     )
 }
 
@@ -130,11 +129,16 @@ fn failed<E: Into<io::Error>>(
 }
 
 impl Init {
-    fn live(&self, plan: &Plan, io: SpawnIo, network: NetworkSetup<'_>) -> Result<u8, StepFailure> {
+    fn live(
+        &mut self,
+        plan: &Plan,
+        io: SpawnIo,
+        network: NetworkSetup<'_>,
+    ) -> Result<u8, StepFailure> {
         self.detach()?;
         self.rename()?;
         let mut work = Work {
-            executor: fs::Executor::new(),
+            executor: fs::Executor::new(std::mem::take(&mut self.ends.inherited.mounts)),
             network: Some(network),
             slave: None,
             command: None,
@@ -182,7 +186,9 @@ impl Init {
     /// Lets go of what was the parent's and ties this process to its life.
     fn detach(&self) -> Result<(), StepFailure> {
         let mut kept = vec![self.ends.channel.as_fd(), self.ends.lifeline.as_fd()];
-        kept.extend(self.ends.lease.as_ref().map(AsFd::as_fd));
+        let Inherited { lease, mounts } = &self.ends.inherited;
+        kept.extend(lease.as_ref().map(AsFd::as_fd));
+        kept.extend(mounts.iter().map(|(_, mount)| mount.as_fd()));
         sys::fd::close_all_but(&kept).map_err(failed("close", "the parent's descriptors"))?;
         self.tie_to_parent()?;
         rustix::process::setsid().map_err(failed("make a session", "init"))?;

@@ -23,8 +23,10 @@ mod supervisor;
 mod users;
 
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 
 use crate::error::StepFailure;
+use crate::ns::Lease;
 
 pub use spawn::{Prepared, spawn};
 pub use supervisor::{Sockets, Supervisor};
@@ -36,6 +38,15 @@ pub struct SpawnIo {
     pub tty: bool,
     /// Standard input is the caller's (`-i`) instead of `/dev/null`.
     pub interactive: bool,
+}
+
+/// What init has of the parent's besides its messages.
+#[derive(Debug, Default)]
+pub struct Inherited {
+    /// Keeps other containers from having the same ids until this one is gone.
+    pub lease: Option<Lease>,
+    /// Mounts that only the parent can make, by where they are to be.
+    pub mounts: Vec<(PathBuf, OwnedFd)>,
 }
 
 /// Sets up the container's network; called in init by `Step::Network`, inside

@@ -10,7 +10,7 @@ use tracing::{debug, warn};
 use super::init::{self, Ends};
 use super::ipc::{Channel, FromInit, Received, ToInit};
 use super::procfs::Procfs;
-use super::{NetLink, NetworkSetup, SpawnIo};
+use super::{Inherited, NetLink, NetworkSetup, SpawnIo};
 use crate::config::Groups;
 use crate::error::Error;
 use crate::ns::{self, Lease, idmap};
@@ -122,7 +122,7 @@ pub struct Prepared {
 }
 
 /// Clones the container's init, which carries out `plan` up to its last step
-/// while the caller goes on. Its ids are kept by `lease` until the container is gone.
+/// while the caller goes on. A lease in `inherited` is kept until the container is gone.
 ///
 /// From here on the signals that are passed on to the command are blocked in
 /// this process; they stay so, for they are meant for the container.
@@ -133,7 +133,7 @@ pub fn spawn(
     plan: &Plan,
     io: SpawnIo,
     network: NetworkSetup<'_>,
-    lease: Option<Lease>,
+    inherited: Inherited,
 ) -> Result<Prepared, Error> {
     ns::check(&plan.namespaces)?;
     // Where the caller ignores SIGCHLD, the kernel would reap init unseen.
@@ -171,7 +171,7 @@ pub fn spawn(
             Ends {
                 channel: init_channel,
                 lifeline,
-                lease,
+                inherited,
             },
         ),
         Ok(Forked::Parent(child)) => Ok(child),
@@ -188,7 +188,7 @@ pub fn spawn(
         child,
         _lifeline: writer,
         procfs,
-        _lease: lease,
+        _lease: inherited.lease,
         others: Vec::new(),
         reaped: false,
     };

@@ -35,6 +35,8 @@ pub enum Hint {
     SubordinateIds,
     /// newuidmap(1) or newgidmap(1) is not installed.
     IdMapTools,
+    /// A file system whose mounts know no id maps, or not here.
+    IdMappedMounts,
 }
 
 impl Hint {
@@ -56,6 +58,9 @@ impl Hint {
             }
             Self::BusyPort(_) => "another program has that port".into(),
             Self::SubordinateIds => "these ids are not yours in /etc/subuid and /etc/subgid".into(),
+            Self::IdMappedMounts => "a file system there knows no idmapped mounts, or another \
+                 user namespace than the host's has mounted it"
+                .into(),
             Self::IdMapTools => "only root can map more than one id without them".into(),
         }
     }
@@ -93,6 +98,11 @@ impl Hint {
             ),
             Self::BusyPort(port) => format!("'ss -lnp sport = :{port}' says which"),
             Self::SubordinateIds => subordinate_ids("USER", 100_000),
+            Self::IdMappedMounts => {
+                "use one that does (ext4, xfs, btrfs; tmpfs since Linux 6.3), or \
+                 leave idmap out"
+                    .into()
+            }
             Self::IdMapTools => "as root, install newuidmap and newgidmap (package uidmap or \
                  shadow-utils)"
                 .into(),
@@ -214,6 +224,10 @@ fn find(error: &Error, is_root: bool, sysctl: impl Fn(&str) -> Option<String>) -
     }
     if what.contains("a veth pair") && errno == libc::EOPNOTSUPP {
         return Some(Hint::VethMissing);
+    }
+    if what.starts_with("map the ids of") {
+        let refused = matches!(errno, libc::EINVAL | libc::EOPNOTSUPP) || is_forbidden(errno);
+        return refused.then_some(Hint::IdMappedMounts);
     }
     if ["clone3", "unshare", "namespace"]
         .iter()

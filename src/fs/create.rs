@@ -69,7 +69,7 @@ pub(super) fn write_all(file: &OwnedFd, mut content: &[u8]) -> Result<()> {
 }
 
 /// Copies all of `source` without its bytes passing through this process.
-fn copy_all(source: &OwnedFd, file: &OwnedFd) -> Result<()> {
+pub(super) fn copy_all(source: &OwnedFd, file: &OwnedFd) -> Result<()> {
     /// As much as sendfile(2) moves at once.
     const MOST: usize = 0x7fff_f000;
     loop {

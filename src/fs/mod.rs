@@ -31,9 +31,11 @@
 //! The umask is 0 in between, so that modes are what the plan says.
 
 mod accounts;
+mod copy_up;
 mod cover;
 mod create;
 mod dev;
+pub mod idmapped;
 mod kernel;
 mod mount;
 pub mod probe;
@@ -43,16 +45,16 @@ mod stage;
 mod tests;
 
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::{Errno, Result as SysResult};
 use rustix::mount::MountAttrFlags;
 
-use crate::config::{Account, MountFlags, Tmpfs};
+use crate::config::{Account, DeviceNode, MountFlags, Propagation, Tmpfs};
 use crate::error::StepFailure;
 use crate::plan::Step;
-use crate::sys::mount::{MountChange, mount_setattr};
+use crate::sys::mount::{MountChange, PropagationType, mount_setattr};
 pub use kernel::Origin;
 use mount::{Depth, Opt, attach, attributes, copy_mount, new_mount, restrict};
 use root::{Missing, Root, RootKind};
@@ -75,6 +77,8 @@ pub struct Executor {
     outer_proc: bool,
     pty: Option<Pty>,
     warnings: Vec<String>,
+    /// Mounts that are mounted nowhere yet, by where they are to be.
+    held: Vec<(PathBuf, OwnedFd)>,
 }
 
 /// A root that is being put together.
@@ -86,14 +90,16 @@ struct Tree {
 
 impl Executor {
     /// Nothing is mounted yet; the umask of the process is 0 from here until
-    /// [`Step::PivotRoot`] restores it.
-    pub fn new() -> Self {
+    /// [`Step::PivotRoot`] restores it. `made` are mounts that the parent has made, by
+    /// where they are to be ([`idmapped`]).
+    pub fn new(made: Vec<(PathBuf, OwnedFd)>) -> Self {
         Self {
             umask: rustix::process::umask(Mode::empty()),
             tree: None,
             outer_proc: false,
             pty: None,
             warnings: Vec::new(),
+            held: made,
         }
     }
 
@@ -129,13 +135,40 @@ impl Executor {
             Step::Create { target, kind } => self.with_tree(target, "create", |tree| {
                 create::create(&mut tree.root, &tree.stage, target, kind)
             }),
+            Step::Hold { source, target } => self
+                .hold(source, target)
+                .map_err(failed("take hold of", source)),
             Step::Bind {
                 source,
                 target,
                 flags,
-            } => self
-                .with_tree(target, "bind", |tree| tree.bind(source, target, *flags))
+                propagation,
+                idmap,
+            } => {
+                let made = self.take_held(target);
+                let is_made = made.is_some();
+                let wanted = *idmap || *propagation != Propagation::Private;
+                self.with_tree(target, "bind", |tree| {
+                    if is_made != wanted {
+                        return Err(Errno::INVAL);
+                    }
+                    tree.bind(source, target, *flags, *propagation, made)
+                })
                 // Both paths matter, and either can be the wrong one.
+                .map_err(|failure| StepFailure {
+                    object: format!("{} on {}", source.display(), target.display()),
+                    ..failure
+                })
+            }
+            Step::Device {
+                source,
+                target,
+                node,
+                flags,
+            } => self
+                .with_tree(target, "bind device", |tree| {
+                    tree.device(source, target, *node, *flags)
+                })
                 .map_err(|failure| StepFailure {
                     object: format!("{} on {}", source.display(), target.display()),
                     ..failure
@@ -218,6 +251,22 @@ impl Executor {
         run: impl FnOnce(&mut Tree) -> SysResult<()>,
     ) -> Result<(), StepFailure> {
         run(self.tree_for(step, target)?).map_err(failed(step, target))
+    }
+
+    /// Copies the mounts at `source` before they are cut off from their peers. The copies
+    /// belong to no namespace, so that nothing reaches them but what their peers pass on.
+    fn hold(&mut self, source: &Path, target: &Path) -> SysResult<()> {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::NO_MAGICLINKS;
+        let source = rustix::fs::openat2(rustix::fs::CWD, source, flags, Mode::empty(), resolve)?;
+        let mount = copy_mount(source, Depth::Tree)?;
+        self.held.push((target.to_owned(), mount));
+        Ok(())
+    }
+
+    fn take_held(&mut self, target: &Path) -> Option<OwnedFd> {
+        let at = self.held.iter().position(|(held, _)| held == target)?;
+        Some(self.held.swap_remove(at).1)
     }
 
     fn root_tmpfs(&mut self) -> SysResult<()> {
@@ -340,31 +389,67 @@ impl Executor {
     }
 }
 
-impl Default for Executor {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Tree {
-    fn bind(&mut self, source: &Path, target: &Path, flags: MountFlags) -> SysResult<()> {
-        let source = self.stage.open_host(source, OFlags::PATH)?;
-        let missing = match FileType::from_raw_mode(rustix::fs::fstat(&source)?.st_mode) {
+    /// Binds `source`, or `made` where that is a copy of it.
+    fn bind(
+        &mut self,
+        source: &Path,
+        target: &Path,
+        flags: MountFlags,
+        propagation: Propagation,
+        made: Option<OwnedFd>,
+    ) -> SysResult<()> {
+        let source = match made {
+            Some(ref made) => made,
+            None => &self.stage.open_host(source, OFlags::PATH)?,
+        };
+        let missing = match FileType::from_raw_mode(rustix::fs::fstat(source)?.st_mode) {
             FileType::Directory => Missing::Directory,
             _ => Missing::File,
         };
         let place = self.root.mount_point(target, missing)?;
-        let mount = copy_mount(source, Depth::Tree)?;
+        let mount = match made {
+            Some(made) => made,
+            None => copy_mount(source, Depth::Tree)?,
+        };
         restrict(&mount, attributes(flags), Depth::Tree)?;
+        let propagation = match propagation {
+            Propagation::Private => None,
+            Propagation::Slave => Some(PropagationType::Slave),
+            Propagation::Shared => Some(PropagationType::Shared),
+        };
+        if propagation.is_some() {
+            let change = MountChange {
+                propagation,
+                recursive: true,
+                ..MountChange::default()
+            };
+            mount_setattr(&mount, &change)?;
+        }
+        attach(mount, place)
+    }
+
+    fn device(
+        &mut self,
+        source: &Path,
+        target: &Path,
+        node: DeviceNode,
+        flags: MountFlags,
+    ) -> SysResult<()> {
+        let source = self.stage.open_device(source, node)?;
+        let place = self.root.mount_point(target, Missing::File)?;
+        let mount = copy_mount(source, Depth::Top)?;
+        restrict(&mount, attributes(flags), Depth::Top)?;
         attach(mount, place)
     }
 
     fn tmpfs(&mut self, target: &Path, options: &Tmpfs, flags: MountFlags) -> SysResult<()> {
         let place = self.root.mount_point(target, Missing::Directory)?;
-        let mode = format!("{:o}", options.mode.unwrap_or(Tmpfs::MODE));
+        let Tmpfs { mode, copy_up, .. } = *options;
+        let shown = format!("{:o}", mode.unwrap_or(Tmpfs::MODE));
         let number = |number: Option<u64>| number.map(|number| number.to_string());
         let values = [
-            ("mode", Some(mode)),
+            ("mode", Some(shown)),
             ("size", number(options.size)),
             ("nr_inodes", number(options.inodes)),
             ("uid", number(options.uid.map(u64::from))),
@@ -374,7 +459,19 @@ impl Tree {
             .iter()
             .filter_map(|(key, value)| Some(Opt::Value(key, value.as_deref()?)))
             .collect();
-        attach(new_mount("tmpfs", &options, attributes(flags))?, place)
+        if !copy_up {
+            return attach(new_mount("tmpfs", &options, attributes(flags))?, place);
+        }
+        let writable = MountFlags {
+            read_only: false,
+            ..flags
+        };
+        let mount = new_mount("tmpfs", &options, attributes(writable))?;
+        copy_up::copy_up(&place, &mount, mode.is_none())?;
+        if flags.read_only {
+            restrict(&mount, MountAttrFlags::MOUNT_ATTR_RDONLY, Depth::Top)?;
+        }
+        attach(mount, place)
     }
 }
 
@@ -385,7 +482,7 @@ fn make_private() -> SysResult<()> {
     mount_setattr(
         root,
         &MountChange {
-            private: true,
+            propagation: Some(PropagationType::Private),
             recursive: true,
             ..MountChange::default()
         },

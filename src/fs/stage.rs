@@ -10,6 +10,7 @@ use rustix::mount::{MountAttrFlags, UnmountFlags};
 
 use super::mount::{Depth, INERT, Opt, attach, copy_mount, new_mount, restrict};
 use super::root::{Root, open_in_root};
+use crate::config::DeviceNode;
 
 /// Where the host's tree is within the stage.
 const HOST: &str = "host";
@@ -68,13 +69,28 @@ impl Stage {
     /// Opens the host's device node `/dev/name`, if it is the character
     /// device that it should be.
     pub(super) fn open_host_device(&self, name: &str, major: u32, minor: u32) -> Result<OwnedFd> {
-        let path = Path::new("/dev").join(name);
+        let node = DeviceNode {
+            block: false,
+            major,
+            minor,
+        };
+        self.open_device(&Path::new("/dev").join(name), node)
+    }
+
+    /// Opens a device node of the host, if it is what it should be. No part of its path
+    /// may be a link.
+    pub(super) fn open_device(&self, path: &Path, wanted: DeviceNode) -> Result<OwnedFd> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW;
         let resolve = ResolveFlags::NO_SYMLINKS;
-        let node = open_in_root(&self.host, &path, flags, Mode::empty(), resolve)?;
+        let node = open_in_root(&self.host, path, flags, Mode::empty(), resolve)?;
         let stat = rustix::fs::fstat(&node)?;
-        let is_device = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
-        if is_device && stat.st_rdev == rustix::fs::makedev(major, minor) {
+        let kind = if wanted.block {
+            FileType::BlockDevice
+        } else {
+            FileType::CharacterDevice
+        };
+        let is_kind = FileType::from_raw_mode(stat.st_mode) == kind;
+        if is_kind && stat.st_rdev == rustix::fs::makedev(wanted.major, wanted.minor) {
             Ok(node)
         } else {
             Err(Errno::NODEV)

@@ -4,6 +4,7 @@ use crate::config::Namespaces;
 use crate::error::Error;
 use crate::sys::process::CloneFlags;
 
+pub mod holder;
 pub mod idmap;
 mod lease;
 pub mod modes;

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use super::etc_files::EtcFiles;
 use super::step::{ExecStep, LinkStep, Plan, Step};
 use crate::config::{
-    BuiltinNetwork, EgressRules, IdMapEntry, LinkChoice, MountFlags, MountKind, Network, Rules,
-    RunSpec,
+    BuiltinNetwork, EgressRules, IdMapEntry, LinkChoice, MountFlags, MountKind, MountSpec, Network,
+    Propagation, Rules, RunSpec,
 };
 
 /// What podman hides, and `/proc/asound`, which it only makes read-only.
@@ -52,14 +52,16 @@ pub enum RootSource {
 /// maps that the namespace will have, empty where it is the host's.
 ///
 /// The order is the point:
-/// 1. nothing propagates before anything is mounted;
+/// 1. nothing propagates before anything is mounted, and what is to propagate later is
+///    taken hold of before that;
 /// 2. the link, while `/dev/net/tun` can be opened by its name;
 /// 3. the root, then the kernel's file systems, then volumes in the order
 ///    given, so that a volume can be in `/dev` or in another volume;
 /// 4. private files, which a volume may replace;
 /// 5. sysctls, before `/proc/sys` is read-only;
 /// 6. masks and the rest that takes away, when all is in place;
-/// 7. the pivot, after which no host path is left, and the command.
+/// 7. volumes with shared propagation, in which a mount of ours would reach the host;
+/// 8. the pivot, after which no host path is left, and the command.
 pub fn compile(
     spec: &RunSpec,
     root: &RootSource,
@@ -67,7 +69,8 @@ pub fn compile(
     files: &EtcFiles,
 ) -> Plan {
     let (uid_map, gid_map) = maps;
-    let mut steps = vec![Step::PrivateMounts];
+    let mut steps: Vec<Step> = spec.mounts.iter().filter_map(held).collect();
+    steps.push(Step::PrivateMounts);
     match &spec.network {
         Network::Builtin(network) => steps.push(Step::Network {
             link: Some(link(network)),
@@ -94,18 +97,8 @@ pub fn compile(
         }
     }
     steps.extend(kernel_file_systems(spec));
-    steps.extend(spec.mounts.iter().map(|mount| match &mount.kind {
-        MountKind::Bind { source } => Step::Bind {
-            source: source.clone(),
-            target: mount.target.clone(),
-            flags: mount.flags,
-        },
-        MountKind::Tmpfs(options) => Step::Tmpfs {
-            target: mount.target.clone(),
-            options: options.clone(),
-            flags: mount.flags,
-        },
-    }));
+    let shared = |mount: &&MountSpec| mount.is_shared();
+    steps.extend(spec.mounts.iter().filter(|mount| !shared(mount)).map(mount));
     steps.extend(etc_files(spec, files));
     steps.extend(spec.account.clone().map(Step::Account));
     if spec.namespaces.net
@@ -123,6 +116,7 @@ pub fn compile(
         required: true,
     }));
     steps.extend(taken_away(spec));
+    steps.extend(spec.mounts.iter().filter(shared).map(mount));
     if spec.read_only {
         steps.push(Step::ReadOnlyRoot);
     }
@@ -145,6 +139,53 @@ pub fn compile(
         uid_map,
         gid_map,
         steps,
+    }
+}
+
+/// What has to be taken hold of before all mounts are made private.
+fn held(mount: &MountSpec) -> Option<Step> {
+    match &mount.kind {
+        MountKind::Bind {
+            source,
+            propagation: Propagation::Slave | Propagation::Shared,
+            ..
+        } => Some(Step::Hold {
+            source: source.clone(),
+            target: mount.target.clone(),
+        }),
+        _ => None,
+    }
+}
+
+fn mount(mount: &MountSpec) -> Step {
+    let MountSpec {
+        target,
+        kind,
+        flags,
+    } = mount.clone();
+    match kind {
+        MountKind::Bind {
+            source,
+            propagation,
+            idmap,
+        } => Step::Bind {
+            source,
+            target,
+            flags,
+            propagation,
+            idmap,
+        },
+        MountKind::Tmpfs(options) => Step::Tmpfs {
+            target,
+            options,
+            flags,
+        },
+        MountKind::Device { source, node } => Step::Device {
+            source,
+            target,
+            node,
+            flags,
+        },
     }
 }
 
@@ -191,6 +232,8 @@ fn kernel_file_systems(spec: &RunSpec) -> Vec<Step> {
                 noexec: true,
                 ..MountFlags::default()
             },
+            propagation: Propagation::Private,
+            idmap: false,
         });
     }
     steps.push(Step::Cgroup {
@@ -223,10 +266,10 @@ fn etc_files<'a>(spec: &'a RunSpec, files: &'a EtcFiles) -> impl Iterator<Item =
 fn taken_away(spec: &RunSpec) -> Vec<Step> {
     let wanted = |path: &Path| {
         !spec.unmask.iter().any(|pattern| lifts(pattern, path))
-            && !spec
-                .mounts
-                .iter()
-                .any(|mount| path.starts_with(&mount.target))
+            && !spec.mounts.iter().any(|mount| {
+                // A device is no reason to show what is hidden.
+                !matches!(mount.kind, MountKind::Device { .. }) && path.starts_with(&mount.target)
+            })
     };
     let defaults = |paths: &'static [&'static str]| paths.iter().map(Path::new);
     let masked = defaults(&MASKED).filter(|path| wanted(path));

@@ -78,6 +78,8 @@ fn volume(source: &str, target: &str) -> MountSpec {
         target: target.into(),
         kind: MountKind::Bind {
             source: source.into(),
+            propagation: Propagation::Private,
+            idmap: false,
         },
         flags: VOLUME,
     }

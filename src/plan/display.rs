@@ -5,7 +5,7 @@ use std::fmt::{self, Display, Formatter};
 use super::step::{ExecStep, FileKind, LinkStep, Plan, Step};
 use crate::config::{
     Account, Action, DEFAULT_SHM_SIZE, EgressRules, Groups, IdMapEntry, MountFlags, NameOrId,
-    Namespaces, Publish, SeccompProfile, Tmpfs,
+    Namespaces, Propagation, Publish, SeccompProfile, Tmpfs,
 };
 use crate::security::caps;
 
@@ -238,13 +238,39 @@ impl Display for Step {
                     write!(f, "create link {} to {}", target.display(), to.display())
                 }
             },
+            Self::Hold { source, target } => {
+                let (source, target) = (source.display(), target.display());
+                write!(f, "take hold of {source} for {target}, with its peers")
+            }
             Self::Bind {
                 source,
                 target,
                 flags,
+                propagation,
+                idmap,
             } => {
                 let (source, target) = (source.display(), target.display());
-                write!(f, "bind {source} on {target}{}", InBrackets(flags.names()))
+                let mut words = flags.names();
+                match propagation {
+                    Propagation::Private => {}
+                    Propagation::Slave => words.push("slave".to_owned()),
+                    Propagation::Shared => words.push("shared".to_owned()),
+                }
+                words.extend(idmap.then(|| "ids mapped".to_owned()));
+                write!(f, "bind {source} on {target}{}", InBrackets(words))
+            }
+            Self::Device {
+                source,
+                target,
+                node,
+                flags,
+            } => {
+                let kind = if node.block { "block" } else { "character" };
+                let (major, minor) = (node.major, node.minor);
+                let mut words = vec![format!("{kind} {major}:{minor}")];
+                words.extend(flags.names());
+                let (source, target) = (source.display(), target.display());
+                write!(f, "bind device {source} on {target}{}", InBrackets(words))
             }
             Self::Tmpfs {
                 target,

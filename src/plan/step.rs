@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::config::{
-    Account, EgressRules, Groups, IdMapEntry, MountFlags, Namespaces, Publish, SeccompProfile,
-    Tmpfs, UserSpec,
+    Account, DeviceNode, EgressRules, Groups, IdMapEntry, MountFlags, Namespaces, Propagation,
+    Publish, SeccompProfile, Tmpfs, UserSpec,
 };
 
 /// Everything that a run will do, in order.
@@ -108,12 +108,36 @@ pub enum Step {
         /// What.
         kind: FileKind,
     },
+    /// Take hold of a host path, recursively, while what is mounted there still belongs
+    /// to its peers: for a [`Step::Bind`] at `target`.
+    Hold {
+        /// Host path.
+        source: PathBuf,
+        /// Where it will be.
+        target: PathBuf,
+    },
     /// Bind a host path, recursively; the target is created when missing.
     Bind {
         /// Host path.
         source: PathBuf,
         /// Where.
         target: PathBuf,
+        /// Attributes.
+        flags: MountFlags,
+        /// Of what is mounted below it later.
+        propagation: Propagation,
+        /// The files belong to the container's ids of the same number; the parent has
+        /// made the mount.
+        idmap: bool,
+    },
+    /// Bind a device of the host; the target is created when missing.
+    Device {
+        /// Host path.
+        source: PathBuf,
+        /// Where.
+        target: PathBuf,
+        /// What has to be at `source`.
+        node: DeviceNode,
         /// Attributes.
         flags: MountFlags,
     },

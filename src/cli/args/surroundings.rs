@@ -1,8 +1,10 @@
 //! Options of what the command finds around it, besides files and network.
 
+use std::ffi::OsString;
+
 use clap::Args;
 
-/// Groups, the size of `/dev/shm` and kernel parameters, as typed.
+/// Groups, devices, the size of `/dev/shm` and kernel parameters, as typed.
 #[derive(Debug, Default, Args)]
 pub(in crate::cli) struct SurroundingsArgs {
     /// Group that the command has besides those of its user: a name in the container's
@@ -14,6 +16,11 @@ pub(in crate::cli) struct SurroundingsArgs {
         help_heading = "Command"
     )]
     pub group_add: Vec<String>,
+
+    /// Show a device of the host in the container, or the devices in a directory. PERMS
+    /// are some of r, w and m, and not enforced: the file's own mode counts
+    #[arg(long, value_name = "SRC[:DST[:PERMS]]", help_heading = "Files")]
+    pub device: Vec<OsString>,
 
     #[allow(
         rustdoc::broken_intra_doc_links,

@@ -74,7 +74,14 @@ pub(super) fn user_namespace(mode: Option<&str>, host: &Host) -> Result<UserName
     let (uid, gid, size) = match mode {
         "keep-id" => (true, true, false),
         "auto" => (false, false, true),
-        _ => (false, false, false),
+        "private" | "host" | "nomap" => (false, false, false),
+        _ => {
+            return Err(refused(
+                "unknown mode (known: private, host, keep-id[:uid=UID,gid=GID], auto[:size=N], \
+                 nomap)"
+                    .to_owned(),
+            ));
+        }
     };
     let mut values = [("uid", uid, None), ("gid", gid, None), ("size", size, None)];
     for option in options {
@@ -104,11 +111,7 @@ pub(super) fn user_namespace(mode: Option<&str>, host: &Host) -> Result<UserName
         )),
         "keep-id" => Ok(UserNamespace::KeepId { uid, gid }),
         "auto" => Ok(UserNamespace::Auto { size }),
-        "nomap" => Ok(UserNamespace::NoMap),
-        _ => Err(refused(
-            "unknown mode (known: private, host, keep-id[:uid=UID,gid=GID], auto[:size=N], nomap)"
-                .to_owned(),
-        )),
+        _ => Ok(UserNamespace::NoMap),
     }
 }
 

@@ -1,17 +1,24 @@
-//! `--volume`, `--mount` and `--tmpfs`.
+//! `--volume`, `--mount`, `--tmpfs` and `--device`.
 //!
 //! Each is parsed by its form alone ([`volume`], [`mount`], [`tmpfs`]); only then
 //! [`collect`] looks for the sources on the host.
+
+mod devices;
+mod propagation;
+mod words;
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::super::args::parse_bool;
 use super::{paths, shown, usage};
-use crate::config::{MountFlags, MountKind, MountSpec, RootFs, Tmpfs};
+use crate::config::{
+    IdMapEntry, MountFlags, MountKind, MountSpec, Propagation, RootFs, Tmpfs, UserNamespace,
+};
 use crate::error::Error;
+use crate::ns::idmap;
+use words::{Access, BindWords, KeyValue, TmpfsWords, key_value, once, unknown};
 
 const VOLUME: &str = "--volume";
 const MOUNT: &str = "--mount";
@@ -33,25 +40,58 @@ const TMPFS_FLAGS: MountFlags = MountFlags {
 /// `--read-only-tmpfs`; `/dev` and `/dev/shm` are a tmpfs anyway).
 const READ_ONLY_TMPFS: [&str; 3] = ["/run", "/tmp", "/var/tmp"];
 
+/// What was typed.
+#[derive(Debug)]
+pub(super) struct Words<'a> {
+    pub(super) volumes: &'a [OsString],
+    pub(super) mounts: &'a [OsString],
+    pub(super) tmpfs_mounts: &'a [OsString],
+    pub(super) devices: &'a [OsString],
+}
+
 /// Every mount, parents before what lies below them, whatever the order given.
 pub(super) fn collect(
-    volumes: &[OsString],
-    mounts: &[OsString],
-    tmpfs_mounts: &[OsString],
+    words: &Words<'_>,
+    userns: UserNamespace,
+    is_root: bool,
 ) -> Result<Vec<MountSpec>, Error> {
-    let volumes = volumes.iter().map(|text| on_host(VOLUME, volume(text)?));
-    let mounts = mounts.iter().map(|text| on_host(MOUNT, mount(text)?));
-    let tmpfs_mounts = tmpfs_mounts.iter().map(|text| tmpfs(text));
+    let find = |option, text: &OsString, mount| on_host(option, text, mount, userns, is_root);
+    let volumes = words.volumes.iter();
+    let volumes = volumes.map(|text| find(VOLUME, text, volume(text)?));
+    let mounts = words.mounts.iter();
+    let mounts = mounts.map(|text| find(MOUNT, text, mount(text)?));
+    let tmpfs_mounts = words.tmpfs_mounts.iter().map(|text| tmpfs(text));
     let mut all: Vec<_> = volumes
         .chain(mounts)
         .chain(tmpfs_mounts)
         .collect::<Result<_, _>>()?;
+    for text in words.devices {
+        all.extend(devices::device(text)?);
+    }
     let mut targets = HashSet::new();
     if let Some(twice) = all.iter().find(|mount| !targets.insert(&mount.target)) {
         return Err(usage(format!("{} is mounted twice", shown(&twice.target))));
     }
     sort(&mut all);
+    check_shared(&all)?;
     Ok(all)
+}
+
+/// Refuses a mount below a shared one: the host would get it, too.
+fn check_shared(mounts: &[MountSpec]) -> Result<(), Error> {
+    for shared in mounts.iter().filter(|mount| mount.is_shared()) {
+        let below = |mount: &&MountSpec| {
+            mount.target != shared.target && mount.target.starts_with(&shared.target)
+        };
+        if let Some(inner) = mounts.iter().find(below) {
+            return Err(usage(format!(
+                "{} lies in {}, which is shared: it would be mounted on the host as well",
+                shown(&inner.target),
+                shown(&shared.target)
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn sort(mounts: &mut [MountSpec]) {
@@ -80,16 +120,84 @@ pub(super) fn add_read_only_tmpfs(mounts: &mut Vec<MountSpec>, rootfs: &RootFs) 
     sort(mounts);
 }
 
-/// Replaces the source of a bind by the host path that it is.
-fn on_host(option: &'static str, mount: MountSpec) -> Result<MountSpec, Error> {
-    let MountKind::Bind { source } = mount.kind else {
+/// Replaces the source of a bind by the host path that it is, and checks what
+/// depends on the host.
+fn on_host(
+    option: &'static str,
+    text: &OsStr,
+    mount: MountSpec,
+    userns: UserNamespace,
+    is_root: bool,
+) -> Result<MountSpec, Error> {
+    let MountKind::Bind {
+        source,
+        propagation,
+        idmap,
+    } = mount.kind
+    else {
         return Ok(mount);
     };
     let source = paths::on_host(option, source.as_os_str())?;
+    let refused = refusal(option, text);
+    propagation::check(&source, propagation).map_err(|why| refused(&why))?;
+    if propagation == Propagation::Shared && userns != UserNamespace::Host {
+        tracing::warn!(
+            "{option} {}: the container has a user namespace of its own, so the kernel lets \
+             nothing that it mounts there reach the host (only --userns=host would)",
+            shown(text)
+        );
+    }
+    match (idmap, userns, is_root) {
+        (false, ..) => {}
+        (true, _, false) => {
+            return Err(refused(
+                "idmap is only for root: the kernel maps the ids of a mount only for who has \
+                 CAP_SYS_ADMIN where its file system was mounted (mount_setattr(2))",
+            ));
+        }
+        (true, UserNamespace::Host, true) => {
+            return Err(refused(
+                "idmap needs a user namespace: not with --userns=host",
+            ));
+        }
+        (true, ..) if propagation != Propagation::Private => {
+            return Err(refused("a mount with idmap is always private"));
+        }
+        (true, ..) => {}
+    }
     Ok(MountSpec {
-        kind: MountKind::Bind { source },
+        kind: MountKind::Bind {
+            source,
+            propagation,
+            idmap,
+        },
         ..mount
     })
+}
+
+/// The owner of a tmpfs has to be in the maps, when these are known already.
+pub(super) fn check_mapped(
+    mounts: &[MountSpec],
+    uid_map: &[IdMapEntry],
+    gid_map: &[IdMapEntry],
+) -> Result<(), Error> {
+    for mount in mounts {
+        let MountKind::Tmpfs(Tmpfs { uid, gid, .. }) = &mount.kind else {
+            continue;
+        };
+        for (what, id, map) in [("user", uid, uid_map), ("group", gid, gid_map)] {
+            if let Some(id) = id
+                && !map.is_empty()
+                && !idmap::covers(map, *id)
+            {
+                return Err(usage(format!(
+                    "the tmpfs on {}: {what} id {id} is not mapped into the container",
+                    shown(&mount.target)
+                )));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A mount point: anywhere but on the root itself.
@@ -141,31 +249,33 @@ fn volume(text: &OsStr) -> Result<MountSpec, Error> {
         ));
     }
     let mut access = Access::default();
+    let mut bind = BindWords::default();
     for option in options.into_iter().flat_map(|options| split(options, b',')) {
-        match option.as_bytes() {
-            b"ro" => access.set(true),
-            b"rw" => access.set(false),
-            // Binds are always recursive; labels are for SELinux, which we leave alone.
-            b"bind" | b"rbind" | b"z" | b"Z" => Ok(()),
-            b"U" => Err("U (changing the owner of the source) is not supported".to_owned()),
-            b"O" => Err("O (an overlay over the source) is not supported".to_owned()),
-            _ => Err(format!(
-                "unknown option {} (known: ro, rw, bind, rbind, z, Z)",
-                shown(option)
-            )),
-        }
-        .map_err(|why| refused(&why))?;
+        let word = key_value(option);
+        // No word of a volume has a value; these two are of --mount.
+        let known = match word {
+            (b"readonly" | b"chown", _) | (_, Some(_)) => None,
+            word => access.set(word).or_else(|| bind.set(word)),
+        };
+        let known = known.unwrap_or_else(|| {
+            let known = format!("{}, {}", Access::KNOWN, BindWords::KNOWN);
+            Err(unknown(option.as_bytes(), &known))
+        });
+        known.map_err(|why| refused(&why))?;
     }
     Ok(MountSpec {
         target: target(VOLUME, target_path)?,
-        kind: MountKind::Bind {
-            source: source.into(),
-        },
-        flags: MountFlags {
-            read_only: access.read_only(),
-            ..VOLUME_FLAGS
-        },
+        kind: kind(source, &bind),
+        flags: access.flags(VOLUME_FLAGS),
     })
+}
+
+fn kind(source: &OsStr, bind: &BindWords) -> MountKind {
+    MountKind::Bind {
+        source: source.into(),
+        propagation: bind.propagation(),
+        idmap: bind.idmap(),
+    }
 }
 
 /// `type=bind|tmpfs,KEY=VALUE,...`.
@@ -187,62 +297,48 @@ fn mount(text: &OsStr) -> Result<MountSpec, Error> {
     }
 }
 
-type KeyValue<'a> = (&'a [u8], Option<&'a OsStr>);
-
-fn key_value(word: &OsStr) -> KeyValue<'_> {
-    let bytes = word.as_bytes();
-    match bytes.iter().position(|byte| *byte == b'=') {
-        Some(at) => (&bytes[..at], Some(OsStr::from_bytes(&bytes[at + 1..]))),
-        None => (bytes, None),
-    }
-}
-
 fn mount_bind(pairs: &[KeyValue], refused: &impl Fn(&str) -> Error) -> Result<MountSpec, Error> {
     let mut source = None;
     let mut common = Common::default();
-    for (key, value) in pairs {
-        match (*key, *value) {
-            (b"src" | b"source", Some(path)) => once(&mut source, path, "the source"),
-            pair => common.set(pair).unwrap_or_else(|| {
-                Err(unknown(
-                    key,
-                    "type, src, source, dst, destination, target, ro, readonly, rw",
-                ))
-            }),
-        }
-        .map_err(|why| refused(&why))?;
+    let mut bind = BindWords::default();
+    for pair in pairs {
+        let known = match *pair {
+            (b"src" | b"source", Some(path)) => Some(once(&mut source, path, "the source")),
+            pair => common.set(pair).or_else(|| bind.set_named(pair)),
+        };
+        let known = known.unwrap_or_else(|| {
+            let known = format!(
+                "src, source, {}, bind-propagation=, relabel=, idmap",
+                Common::KNOWN
+            );
+            Err(unknown(pair.0, &known))
+        });
+        known.map_err(|why| refused(&why))?;
     }
     let source = source.ok_or_else(|| refused("src= is needed"))?;
-    common.finish(
-        MountKind::Bind {
-            source: source.into(),
-        },
-        VOLUME_FLAGS,
-        refused,
-    )
+    common.finish(kind(source, &bind), VOLUME_FLAGS, refused)
 }
 
 fn mount_tmpfs(pairs: &[KeyValue], refused: &impl Fn(&str) -> Error) -> Result<MountSpec, Error> {
     let mut common = Common::default();
-    let mut options = TmpfsOptions::default();
-    for (key, value) in pairs {
-        match (*key, *value) {
-            (b"tmpfs-size", Some(size)) => options.set_size(size),
-            (b"tmpfs-mode", Some(mode)) => options.set_mode(mode),
-            pair => common
-                .set(pair)
-                .or_else(|| options.set_flag(pair))
-                .unwrap_or_else(|| {
-                    Err(unknown(
-                        key,
-                        "type, dst, destination, target, tmpfs-size, tmpfs-mode, ro, readonly, rw, \
-                     exec, noexec, nosuid, nodev",
-                    ))
-                }),
-        }
-        .map_err(|why| refused(&why))?;
+    let mut options = TmpfsWords::default();
+    for pair in pairs {
+        let known = common.set(*pair).or_else(|| options.set(*pair));
+        let known = known.unwrap_or_else(|| {
+            let known = format!(
+                "{}, tmpfs-size=, tmpfs-mode=, {}",
+                Common::KNOWN,
+                TmpfsWords::KNOWN
+            );
+            Err(unknown(pair.0, &known))
+        });
+        known.map_err(|why| refused(&why))?;
     }
-    common.finish(options.kind(), options.flags(), refused)
+    let flags = MountFlags {
+        noatime: options.noatime(),
+        ..TMPFS_FLAGS
+    };
+    common.finish(MountKind::Tmpfs(options.tmpfs()), flags, refused)
 }
 
 /// `DST[:OPTIONS]`.
@@ -253,63 +349,28 @@ fn tmpfs(text: &OsStr) -> Result<MountSpec, Error> {
         return Err(refused("DST[:OPTIONS] is needed"));
     };
     let mut access = Access::default();
-    let mut options = TmpfsOptions::default();
+    let mut options = TmpfsWords::default();
     for word in words.into_iter().flat_map(|words| split(words, b',')) {
-        match key_value(word) {
-            (b"ro", None) => access.set(true),
-            (b"rw", None) => access.set(false),
-            (b"size", Some(size)) => options.set_size(size),
-            (b"mode", Some(mode)) => options.set_mode(mode),
-            pair => options.set_flag(pair).unwrap_or_else(|| {
-                Err(unknown(
-                    word.as_bytes(),
-                    "size=, mode=, ro, rw, exec, noexec, nosuid, nodev",
-                ))
-            }),
-        }
-        .map_err(|why| refused(&why))?;
+        let known = match key_value(word) {
+            // These are of --mount.
+            (b"readonly" | b"tmpfs-size" | b"tmpfs-mode", _) | (b"ro" | b"rw", Some(_)) => None,
+            pair => access.set(pair).or_else(|| options.set(pair)),
+        };
+        let known = known.unwrap_or_else(|| {
+            let known = format!("{}, {}", Access::KNOWN, TmpfsWords::KNOWN);
+            Err(unknown(word.as_bytes(), &known))
+        });
+        known.map_err(|why| refused(&why))?;
     }
-    let target = target(TMPFS, path)?;
+    let flags = MountFlags {
+        noatime: options.noatime(),
+        ..TMPFS_FLAGS
+    };
     Ok(MountSpec {
-        target,
-        kind: options.kind(),
-        flags: MountFlags {
-            read_only: access.read_only(),
-            ..options.flags()
-        },
+        target: target(TMPFS, path)?,
+        kind: MountKind::Tmpfs(options.tmpfs()),
+        flags: access.flags(flags),
     })
-}
-
-fn unknown(key: &[u8], known: &str) -> String {
-    format!(
-        "unknown option {} (known: {known})",
-        shown(OsStr::from_bytes(key))
-    )
-}
-
-/// Sets what may be said once.
-fn once<T>(place: &mut Option<T>, value: T, what: &str) -> Result<(), String> {
-    match place.replace(value) {
-        None => Ok(()),
-        Some(_) => Err(format!("{what} is given twice")),
-    }
-}
-
-/// `ro` or `rw`, not both.
-#[derive(Debug, Default)]
-struct Access(Option<bool>);
-
-impl Access {
-    fn set(&mut self, read_only: bool) -> Result<(), String> {
-        match self.0.replace(read_only) {
-            Some(before) if before != read_only => Err("both ro and rw are given".to_owned()),
-            _ => Ok(()),
-        }
-    }
-
-    fn read_only(&self) -> bool {
-        self.0.unwrap_or(false)
-    }
 }
 
 /// The keys of `--mount` that every type has.
@@ -320,23 +381,17 @@ struct Common<'a> {
 }
 
 impl<'a> Common<'a> {
+    const KNOWN: &'static str =
+        "dst, destination, target, ro, readonly, rw, exec, noexec, suid, nosuid, dev, nodev";
+
     /// `None` is a key of another kind.
-    fn set(&mut self, (key, value): KeyValue<'a>) -> Option<Result<(), String>> {
-        let flag = |value: Option<&OsStr>| match value {
-            None => Ok(true),
-            Some(text) => text
-                .to_str()
-                .and_then(parse_bool)
-                .ok_or_else(|| format!("{} is not true or false", shown(text))),
-        };
-        Some(match (key, value) {
+    fn set(&mut self, pair: KeyValue<'a>) -> Option<Result<(), String>> {
+        match pair {
             (b"dst" | b"destination" | b"target", Some(path)) => {
-                once(&mut self.target, path, "the destination")
+                Some(once(&mut self.target, path, "the destination"))
             }
-            (b"ro" | b"readonly", value) => flag(value).and_then(|ro| self.access.set(ro)),
-            (b"rw", value) => flag(value).and_then(|rw| self.access.set(!rw)),
-            _ => return None,
-        })
+            pair => self.access.set(pair),
+        }
     }
 
     fn finish(
@@ -349,74 +404,8 @@ impl<'a> Common<'a> {
         Ok(MountSpec {
             target: target(MOUNT, path)?,
             kind,
-            flags: MountFlags {
-                read_only: self.access.read_only(),
-                ..flags
-            },
+            flags: self.access.flags(flags),
         })
-    }
-}
-
-/// What a tmpfs can be told.
-#[derive(Debug, Default)]
-struct TmpfsOptions {
-    size: Option<u64>,
-    mode: Option<u32>,
-    exec: Option<bool>,
-}
-
-impl TmpfsOptions {
-    fn set_size(&mut self, text: &OsStr) -> Result<(), String> {
-        let size = text.to_str().and_then(bytes).ok_or_else(|| {
-            format!(
-                "{} is not a size (bytes, or a number with k, m or g)",
-                shown(text)
-            )
-        })?;
-        once(&mut self.size, size, "the size")
-    }
-
-    fn set_mode(&mut self, text: &OsStr) -> Result<(), String> {
-        let mode = text
-            .to_str()
-            .filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()))
-            .and_then(|text| u32::from_str_radix(text, 8).ok())
-            .filter(|mode| *mode <= 0o7777)
-            .ok_or_else(|| format!("{} is not an octal mode up to 7777", shown(text)))?;
-        once(&mut self.mode, mode, "the mode")
-    }
-
-    /// `None` is a key of another kind.
-    fn set_flag(&mut self, (key, value): KeyValue) -> Option<Result<(), String>> {
-        let exec = match (key, value) {
-            (b"exec", None) => true,
-            (b"noexec", None) => false,
-            // How it is mounted anyway.
-            (b"nosuid" | b"nodev", None) => return Some(Ok(())),
-            (b"suid" | b"dev", None) => {
-                return Some(Err("a tmpfs is always nosuid and nodev".to_owned()));
-            }
-            _ => return None,
-        };
-        Some(match self.exec.replace(exec) {
-            Some(before) if before != exec => Err("both exec and noexec are given".to_owned()),
-            _ => Ok(()),
-        })
-    }
-
-    fn kind(&self) -> MountKind {
-        MountKind::Tmpfs(Tmpfs {
-            mode: self.mode,
-            size: self.size,
-            ..Tmpfs::default()
-        })
-    }
-
-    fn flags(&self) -> MountFlags {
-        MountFlags {
-            noexec: !self.exec.unwrap_or(false),
-            ..TMPFS_FLAGS
-        }
     }
 }
 

@@ -47,7 +47,7 @@ fn mount_table_of_stage() -> Vec<String> {
 #[test]
 #[ignore = "started by links_lead_nowhere_outside"]
 fn hostile_tree() {
-    let mut executor = Executor::new();
+    let mut executor = Executor::new(Vec::new());
     let scratch = hostile_root(&mut executor);
     let volume = scratch.join("volume");
     run(
@@ -118,7 +118,7 @@ fn hostile_tree() {
 }
 
 fn refuses(step: &Step) {
-    let mut executor = Executor::new();
+    let mut executor = Executor::new(Vec::new());
     let scratch = hostile_root(&mut executor);
     assert_eq!(errno(&mut executor, step), libc::ELOOP);
     check_canary(&scratch);
@@ -156,7 +156,7 @@ fn hostile_dev() {
 #[ignore = "started by a_tree_that_changes_meanwhile_leads_nowhere_outside"]
 fn race() {
     const ROUNDS: u32 = 2000;
-    let mut executor = Executor::new();
+    let mut executor = Executor::new(Vec::new());
     let scratch = hostile_root(&mut executor);
     let (done, swaps) = (AtomicBool::new(false), AtomicU32::new(0));
     let tree = Path::new("/host")
@@ -202,7 +202,7 @@ fn race() {
 #[ignore = "started by a_device_must_be_the_device"]
 fn false_device() {
     scratch();
-    let mut executor = Executor::new();
+    let mut executor = Executor::new(Vec::new());
     run(&mut executor, &[Step::PrivateMounts]);
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let zero = rustix::fs::open("/dev/zero", flags, Mode::empty()).unwrap();

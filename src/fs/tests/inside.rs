@@ -32,6 +32,8 @@ pub(super) fn bind(source: PathBuf, target: &str, read_only: bool) -> Step {
         source,
         target: target.into(),
         flags,
+        propagation: Propagation::Private,
+        idmap: false,
     }
 }
 
@@ -177,7 +179,7 @@ fn task_count() -> usize {
 fn tmpfs_root() {
     let scratch = scratch();
     let umask = rustix::process::umask(Mode::from_raw_mode(0o027));
-    let mut executor = Executor::new();
+    let mut executor = Executor::new(Vec::new());
     run(
         &mut executor,
         &[
@@ -344,7 +346,7 @@ fn tmpfs_root() {
 #[ignore = "started by the_hosts_tree_can_be_the_root"]
 fn host_root() {
     let scratch = scratch();
-    let mut executor = Executor::new();
+    let mut executor = Executor::new(Vec::new());
     let before = fs::metadata("/usr").unwrap();
     run(
         &mut executor,
@@ -401,7 +403,7 @@ fn host_root() {
 #[ignore = "started by a_read_only_directory_is_so_all_through"]
 fn read_only_directory() {
     let scratch = scratch();
-    let mut executor = Executor::new();
+    let mut executor = Executor::new(Vec::new());
     run(&mut executor, &[Step::PrivateMounts]);
     // Something mounted below the tree, as on a host with several disks.
     let below = scratch.join("tree/below");
@@ -446,7 +448,7 @@ fn read_only_directory() {
 #[ignore = "started by outer_file_systems_are_shown_where_new_ones_are_refused"]
 fn nested() {
     scratch();
-    let mut executor = Executor::new();
+    let mut executor = Executor::new(Vec::new());
     run(&mut executor, &[Step::PrivateMounts, Step::RootTmpfs]);
     run(&mut executor, &kernel_steps(true));
     let warnings = executor.take_warnings();

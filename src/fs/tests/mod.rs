@@ -100,7 +100,7 @@ fn outer_file_systems_are_shown_where_new_ones_are_refused() {
 
 #[test]
 fn steps_out_of_order_fail() {
-    let mut executor = Executor::new();
+    let mut executor = Executor::new(Vec::new());
     let umask = executor.umask;
     let step = Step::Mask {
         target: "/proc/kcore".into(),

@@ -5,6 +5,8 @@ use super::*;
 fn bind(source: &str, target: &str, read_only: bool) -> MountSpec {
     let kind = MountKind::Bind {
         source: source.into(),
+        propagation: Propagation::Private,
+        idmap: false,
     };
     MountSpec {
         target: target.into(),
@@ -85,7 +87,14 @@ fn volumes() {
             "/a:/b:O",
             "/a:/b:RO",
             "/a:/b:ro:x",
-            "/a:/b:noexec",
+            "/a:/b:noexec,exec",
+            "/a:/b:slave,shared",
+            "/a:/b:unbindable",
+            "/a:/b:idmap=true",
+            "/a:/b:ro=true",
+            "/a:/b:readonly",
+            "/a:/b:noatime",
+            "/a:/b:size=1k",
             "/a:/b:ro,",
             &format!("/a:/{}", "b/".repeat(32 * 1024)),
         ],
@@ -187,18 +196,172 @@ fn tmpfses() {
             "/t:mode=+7",
             "/t:ro,rw",
             "/t:exec,noexec",
-            "/t:suid",
-            "/t:dev",
-            "/t:uid=1",
+            "/t:suid,nosuid",
+            "/t:nodev,dev",
+            "/t:uid=-1",
+            "/t:uid=4294967295",
+            "/t:gid=x",
+            "/t:uid=1,uid=1",
+            "/t:nr_inodes=0",
+            "/t:nr_inodes=much",
+            "/t:tmpcopyup,notmpcopyup",
+            "/t:slave",
+            "/t:idmap",
+            "/t:U",
+            "/t:tmpfs-size=1k",
+            "/t:ro=true",
             "/t:size=1k,mode=700,huge=always",
         ],
     );
 }
 
 #[test]
+fn binds_can_be_told_more() {
+    let plain = bind("/a", "/b", false);
+    let with = |propagation, idmap, flags| MountSpec {
+        kind: MountKind::Bind {
+            source: "/a".into(),
+            propagation,
+            idmap,
+        },
+        flags,
+        ..plain.clone()
+    };
+    let open = MountFlags {
+        nosuid: false,
+        nodev: false,
+        noexec: true,
+        ..VOLUME_FLAGS
+    };
+    for (text, wanted) in [
+        ("rslave", with(Propagation::Slave, false, VOLUME_FLAGS)),
+        ("shared", with(Propagation::Shared, false, VOLUME_FLAGS)),
+        ("private", plain.clone()),
+        ("idmap", with(Propagation::Private, true, VOLUME_FLAGS)),
+        ("suid,dev,noexec", with(Propagation::Private, false, open)),
+        ("nosuid,nodev,exec", plain.clone()),
+    ] {
+        let text = format!("/a:/b:{text}");
+        assert_eq!(volume(OsStr::new(&text)).unwrap(), wanted, "{text}");
+    }
+    for (text, wanted) in [
+        (
+            "bind-propagation=slave",
+            with(Propagation::Slave, false, VOLUME_FLAGS),
+        ),
+        ("bind-propagation=rprivate,relabel=shared", plain.clone()),
+        ("idmap", with(Propagation::Private, true, VOLUME_FLAGS)),
+        ("idmap=false,U=false", plain.clone()),
+        ("suid,dev,noexec", with(Propagation::Private, false, open)),
+    ] {
+        let text = format!("type=bind,src=/a,dst=/b,{text}");
+        assert_eq!(mount(OsStr::new(&text)).unwrap(), wanted, "{text}");
+    }
+    let start = "type=bind,src=/a,dst=/b,";
+    for bad in [
+        "bind-propagation=",
+        "bind-propagation=up",
+        "bind-propagation=slave,bind-propagation=slave",
+        "slave",
+        "idmap=maybe",
+        "U",
+        "chown=true",
+        "relabel=other",
+        "uid=1",
+    ] {
+        refused(mount, &[&format!("{start}{bad}")]);
+    }
+}
+
+#[test]
+fn tmpfses_can_be_told_more() {
+    let wanted = MountSpec {
+        target: "/t".into(),
+        kind: MountKind::Tmpfs(Tmpfs {
+            mode: Some(0o750),
+            size: Some(1024),
+            inodes: Some(2048),
+            uid: Some(0),
+            gid: Some(7),
+            copy_up: true,
+        }),
+        flags: MountFlags {
+            read_only: true,
+            nosuid: false,
+            nodev: false,
+            noexec: false,
+            noatime: true,
+        },
+    };
+    let words = "nr_inodes=2k,uid=0,gid=7,tmpcopyup,ro,suid,dev,exec,noatime";
+    let text = format!("/t:size=1k,mode=750,{words}");
+    assert_eq!(tmpfs(OsStr::new(&text)).unwrap(), wanted);
+    for prefix in ["", "tmpfs-"] {
+        let text = format!("type=tmpfs,dst=/t,{prefix}size=1k,{prefix}mode=750,{words}");
+        assert_eq!(mount(OsStr::new(&text)).unwrap(), wanted);
+    }
+}
+
+/// As an ordinary user with a user namespace.
+fn collected(
+    volumes: &[OsString],
+    mounts: &[OsString],
+    tmpfs_mounts: &[OsString],
+) -> Result<Vec<MountSpec>, Error> {
+    let words = Words {
+        volumes,
+        mounts,
+        tmpfs_mounts,
+        devices: &[],
+    };
+    collect(&words, UserNamespace::Private, false)
+}
+
+#[test]
+fn ids_are_mapped_for_root_alone() {
+    let volumes = [OsString::from("/usr:/x:idmap")];
+    let words = Words {
+        volumes: &volumes,
+        mounts: &[],
+        tmpfs_mounts: &[],
+        devices: &[],
+    };
+    let told =
+        |userns, is_root| collect(&words, userns, is_root).map_err(|error| error.to_string());
+    assert!(
+        told(UserNamespace::Private, false)
+            .unwrap_err()
+            .contains("CAP_SYS_ADMIN")
+    );
+    assert!(
+        told(UserNamespace::Host, true)
+            .unwrap_err()
+            .contains("--userns=host")
+    );
+    assert!(told(UserNamespace::Private, true).is_ok());
+}
+
+#[test]
+fn nothing_is_mounted_in_a_shared_volume() {
+    let shared = MountSpec {
+        kind: MountKind::Bind {
+            source: "/a".into(),
+            propagation: Propagation::Shared,
+            idmap: false,
+        },
+        ..bind("/a", "/b", false)
+    };
+    let inner = bind("/a", "/b/c", false);
+    let beside = bind("/a", "/bc", false);
+    assert!(check_shared(&[shared.clone(), beside]).is_ok());
+    assert!(check_shared(&[shared, inner.clone()]).is_err());
+    assert!(check_shared(&[bind("/a", "/b", false), inner]).is_ok());
+}
+
+#[test]
 fn sources_have_to_exist_and_parents_come_first() {
     let words = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
-    let all = collect(
+    let all = collected(
         &words(&["/proc/self/../..:/z/y/x"]),
         &words(&["type=bind,src=/usr/.,dst=/z/y"]),
         &words(&["/z", "/a/b"]),
@@ -212,9 +375,9 @@ fn sources_have_to_exist_and_parents_come_first() {
     assert_eq!(all[1], bind("/usr", "/z/y", false));
     assert_eq!(all[3], bind("/", "/z/y/x", false));
 
-    let missing = collect(&words(&["/nowhere/at/all:/b"]), &[], &[]).unwrap_err();
+    let missing = collected(&words(&["/nowhere/at/all:/b"]), &[], &[]).unwrap_err();
     assert_eq!(missing.to_string(), "--volume: /nowhere/at/all");
-    assert!(collect(&words(&["/:/b"]), &[], &words(&["/c/../b"])).is_err());
+    assert!(collected(&words(&["/:/b"]), &[], &words(&["/c/../b"])).is_err());
 }
 
 #[test]
