@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use smoltcp::time::Instant;
-use smoltcp::wire::{EthernetProtocol, IpProtocol};
+use smoltcp::wire::{EthernetAddress, EthernetProtocol, IpProtocol};
 
 use crate::arp;
 use crate::config::Config;
@@ -359,6 +359,13 @@ impl Stack {
                 own.has(address) && address != own.gateway && address != own.dns
             }),
         }
+    }
+
+    /// Says what the container's link-layer address is, before it has sent anything. A
+    /// kernel takes no TCP segment that is sent to everybody, and a server that has
+    /// nothing to say of its own accord is not heard before its first client.
+    pub fn expect_mac(&mut self, mac: [u8; 6]) {
+        self.link.learn(EthernetAddress(mac));
     }
 
     /// Whether `address` is one at which we answer ourselves.

@@ -23,7 +23,7 @@ use super::alarm::Alarm;
 use super::busy_poll::BusyPoll;
 use super::link::{Link, Receiver, Sender};
 use super::local::LocalAddresses;
-use super::namespace::GATEWAY_MAC;
+use super::namespace::{CONTAINER_MAC, GATEWAY_MAC};
 use super::outbound::Outbounds;
 use super::pcap::Capture;
 use super::publish::{self, Published};
@@ -74,6 +74,8 @@ pub struct Driver {
     /// Datagram sockets that had their turn and may hold more.
     again: Vec<FlowId>,
     published: Published,
+    /// Clients of the host itself are joined to sockets inside.
+    joins: bool,
     udp_ports: Vec<UdpPort>,
     /// Where clients of the host are led to, the preferred first.
     container: Container,
@@ -151,8 +153,10 @@ impl Driver {
         let outbounds = Outbounds::new(network);
         let mut host = HostSide::new(link, registry, first_token + 3, local, outbounds);
         host.audit.set_strict(*network.rules != Rules::default());
+        let mut stack = Stack::new(config);
+        stack.expect_mac(network.mac.unwrap_or(CONTAINER_MAC));
         Ok(Self {
-            stack: Stack::new(config),
+            stack,
             vnet_header: link_config.vnet_header,
             host,
             began,
@@ -169,6 +173,7 @@ impl Driver {
             echo: Vec::new(),
             again: Vec::new(),
             published,
+            joins: true,
             udp_ports: Vec::new(),
             container: Container {
                 v4: network.container(),

@@ -10,7 +10,7 @@ use crate::error::StepFailure;
 /// MAC of the gateway and the DNS forwarder: locally administered, as all of ours.
 pub(crate) const GATEWAY_MAC: [u8; 6] = [0x52, 0x55, 0x0a, 0x00, 0x02, 0x02];
 /// MAC of the container.
-const CONTAINER_MAC: [u8; 6] = [0x52, 0x55, 0x0a, 0x00, 0x02, 0x64];
+pub(crate) const CONTAINER_MAC: [u8; 6] = [0x52, 0x55, 0x0a, 0x00, 0x02, 0x64];
 /// Frames that the kernel queues towards us: as many as a window of small
 /// segments may hold, so that a burst is not dropped.
 const QUEUE_LEN: u32 = 1000;

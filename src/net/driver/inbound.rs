@@ -90,10 +90,20 @@ impl Driver {
         Ok(())
     }
 
+    /// Has clients of the host itself enter by the link, too: there is nobody to make
+    /// sockets in the container's network namespace.
+    pub fn admit_all_by_link(&mut self) {
+        self.joins = false;
+    }
+
     /// How many sockets of the container's network namespace it would like to have;
     /// they count as asked for. To be called until it is 0.
     pub fn sockets_wanted(&mut self) -> usize {
-        self.published.wanted()
+        if self.joins {
+            self.published.wanted()
+        } else {
+            0
+        }
     }
 
     /// `count` sockets could not be asked for.
@@ -117,14 +127,21 @@ impl Driver {
     }
 
     /// A client of the host itself is joined to a socket inside; any other enters by
-    /// the link, with its own address.
+    /// the link, with its own address, or the gateway's where that means nothing inside.
     fn admit(&mut self, accepted: Accepted) {
         let client = accepted.client;
-        if client.ip().is_loopback() || self.host.is_local(client.ip()) {
+        let is_local = client.ip().is_loopback() || self.host.is_local(client.ip());
+        if is_local && self.joins {
             let addresses = self.container.addresses(client.ip());
             return self.published.join(accepted, &addresses, self.now);
         }
-        let to = SocketAddr::new(self.container.address(client.ip()), accepted.container_port);
+        let address = if is_local {
+            // One try is all there is, and no server listens for IPv6 alone as a rule.
+            IpAddr::V4(self.container.v4)
+        } else {
+            self.container.address(client.ip())
+        };
+        let to = SocketAddr::new(address, accepted.container_port);
         match self.stack.accept(self.now, client, to, &mut self.host) {
             Some(flow) => {
                 if self.host.add_accepted(flow, accepted.socket).is_err() {
