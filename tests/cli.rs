@@ -159,6 +159,7 @@ fn every_option_is_explained() {
         "--gidmap",
         "--group-add",
         "--hostname",
+        "--init",
         "--interactive",
         "--ipc",
         "--log-format",

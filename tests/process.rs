@@ -109,6 +109,7 @@ fn runtime(args: Vec<String>) -> Result<u8, Error> {
         seccomp: SeccompProfile::Unconfined,
         no_new_privileges: true,
         tty,
+        init: true,
     };
     let mut steps = vec![
         Step::Hostname {

@@ -27,6 +27,7 @@ mod fragments;
 mod harness;
 mod hostile;
 mod icmp;
+mod init;
 mod isolation;
 mod lifecycle;
 mod mounts;

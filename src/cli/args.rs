@@ -510,7 +510,9 @@ pub(super) fn command() -> Command {
     Cli::command().mut_subcommand("run", |run| {
         run.mut_args(|arg| match arg.get_action() {
             ArgAction::SetTrue => switch(arg),
-            _ if arg.get_id() == "read_only_tmpfs" => switch(arg).default_value(None),
+            _ if ["read_only_tmpfs", "init"].contains(&arg.get_id().as_str()) => {
+                switch(arg).default_value(None)
+            }
             ArgAction::Set | ArgAction::Append if !arg.is_positional() => {
                 arg.allow_hyphen_values(true)
             }

@@ -141,6 +141,7 @@ pub(super) fn validate(args: RunArgs, host: &Host) -> Result<RunSpec, Error> {
         groups,
         mounts,
         tty: args.tty,
+        init: args.surroundings.init.unwrap_or(true),
         interactive: args.interactive,
         namespaces,
         userns,
@@ -213,10 +214,17 @@ fn command(words: Vec<OsString>) -> Result<Vec<OsString>, Error> {
 
 /// All but the network namespace, which `--net` decides.
 fn namespaces(args: &RunArgs, userns: UserNamespace) -> Result<Namespaces, Error> {
+    let pid = private("--pid", args.pid.as_deref())?;
+    if !pid && args.surroundings.init == Some(false) {
+        return Err(usage(
+            "--init=false needs a PID namespace: with --pid=host nothing but our init ends what \
+             the command leaves behind",
+        ));
+    }
     Ok(Namespaces {
         user: userns != UserNamespace::Host,
         mount: true,
-        pid: private("--pid", args.pid.as_deref())?,
+        pid,
         uts: private("--uts", args.uts.as_deref())?,
         ipc: private("--ipc", args.ipc.as_deref())?,
         net: true,

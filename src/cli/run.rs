@@ -190,6 +190,9 @@ fn carry_out(
         if let Some(capture) = capture {
             driver.capture(capture);
         }
+        if !spec.init {
+            driver.admit_all_by_link();
+        }
         driver.publish(listeners)?;
     }
     if let Some(control) = &mut control {

@@ -52,6 +52,8 @@ pub struct RunSpec {
     pub mounts: Vec<MountSpec>,
     /// `-t`.
     pub tty: bool,
+    /// `--init`: the command runs below an init of ours; else it is PID 1 itself.
+    pub init: bool,
     /// `-i`.
     pub interactive: bool,
     /// Which namespaces are new.

@@ -4,8 +4,9 @@
 //! [`Command::prepare`] runs in init with the container's root in place and does
 //! everything that can fail for a reason the user can mend: it looks up the
 //! user, makes the working directory, compiles the filter, builds the strings.
-//! [`Command::exec`] runs in init's child and only makes system calls, in the
-//! order that each needs the privilege which the next one drops.
+//! [`Command::exec`] runs in init's child, or with `--init=false` in init itself, and
+//! only makes system calls, in the order that each needs the privilege which the next
+//! one drops.
 //!
 //! Between its fork and its execve(2) the child is crun-lite's own program
 //! inside the container. It cannot be looked into (not dumpable, like init), and
@@ -61,6 +62,8 @@ pub(super) struct Command {
     restrictions: Restrictions,
     /// The slave of the command's pty.
     terminal: Option<OwnedFd>,
+    /// It is started below init, not in its place.
+    below_init: bool,
 }
 
 impl Command {
@@ -114,13 +117,24 @@ impl Command {
             workdir,
             restrictions: Restrictions::prepare(step)?,
             terminal,
+            below_init: step.init,
         })
     }
 
-    /// Becomes the command. Runs in init's child; on failure the parent is told
-    /// and the process exits as podman's would.
-    pub(super) fn exec(self, channel: &Channel) -> ! {
-        let (message, code) = match self.try_exec(channel) {
+    /// Whether init stays to look after it.
+    pub(super) fn is_below_init(&self) -> bool {
+        self.below_init
+    }
+
+    /// Becomes the command, after `last`, when nothing of this process changes any more
+    /// but its program. On failure the parent is told and the process exits as podman's
+    /// would.
+    pub(super) fn exec(
+        self,
+        channel: &Channel,
+        last: impl FnOnce() -> Result<(), StepFailure>,
+    ) -> ! {
+        let (message, code) = match self.try_exec(channel, last) {
             Ok((candidate, error)) => {
                 let errno = error.raw_os_error().unwrap_or(libc::EIO);
                 let code = if is_not_found(errno) {
@@ -144,7 +158,11 @@ impl Command {
     }
 
     /// `Ok` is a failure of the execve(2) itself, `Err` one of a step before.
-    fn try_exec(&self, channel: &Channel) -> Result<(String, io::Error), StepFailure> {
+    fn try_exec(
+        &self,
+        channel: &Channel,
+        last: impl FnOnce() -> Result<(), StepFailure>,
+    ) -> Result<(String, io::Error), StepFailure> {
         let fail = |step: &'static str, object: String| {
             move |error: Errno| StepFailure::new(step, object, &error.into())
         };
@@ -153,7 +171,10 @@ impl Command {
         } = &self.identity;
         // Its own session in every case: no terminal of the host is its
         // controlling one, so it can push no input into it (TIOCSTI).
-        rustix::process::setsid().map_err(fail("make a session for", self.name.clone()))?;
+        // Init has one already.
+        if self.below_init {
+            rustix::process::setsid().map_err(fail("make a session for", self.name.clone()))?;
+        }
         if let Some(terminal) = &self.terminal {
             self.adopt(terminal)
                 .map_err(fail("attach the terminal of", self.name.clone()))?;
@@ -184,6 +205,7 @@ impl Command {
         sys::signal::set_mask(SignalSet::EMPTY)
             .map_err(|error| StepFailure::new("unblock the signals of", &self.name, &error))?;
         self.restrictions.after_setuid(*uid == 0)?;
+        last()?;
         Ok(self.execvp())
     }
 

@@ -17,6 +17,11 @@
 //! host's PID namespace init is a child subreaper instead and kills its
 //! descendants itself; the parent does the same should init be killed.
 //!
+//! With `--init=false` there is nobody to do that: the command takes init's place, and
+//! the parent sends it signals and takes its exit code. Its tie to the parent's life is
+//! `PR_SET_PDEATHSIG` alone, which execve(2) keeps unless the program is set-user-ID or
+//! has file capabilities, and which the command can clear ([`Init::replace`]).
+//!
 //! Every signal is blocked and read from a signalfd. For PID 1 the kernel drops
 //! signals without a handler, but a blocked signal is kept. Init belongs to a
 //! session of its own, so that a key pressed at the parent's terminal is not
@@ -180,7 +185,11 @@ impl Init {
             .send(&FromInit::SetUp)
             .map_err(failed("report", "the end of set-up"))?;
         self.expect(ToInit::Go)?;
-        self.supervise(command, &null, procfs.as_ref())
+        if command.is_below_init() {
+            self.supervise(command, &null, procfs.as_ref())
+        } else {
+            self.replace(command)
+        }
     }
 
     /// Lets go of what was the parent's and ties this process to its life.
@@ -357,6 +366,19 @@ impl Init {
         }
     }
 
+    /// Becomes the command, as PID 1 of the container.
+    ///
+    /// The end of the parent is still the command's, and with it the namespace's: the
+    /// request for that is made after the last change of credentials, which would undo
+    /// it, and the lifeline looked at after that, right before execve(2), so that there is
+    /// no moment at which the parent can go unseen. From there on the command itself
+    /// could clear the request. Whatever is to kill it regardless needs its pidfd, which
+    /// the parent has (`spawn::Init`), and is to be started there before
+    /// [`ToInit::Go`] is sent.
+    fn replace(&self, command: Command) -> ! {
+        command.exec(&self.ends.channel, || self.tie_to_parent())
+    }
+
     /// Starts the command and looks after it until it ends.
     fn supervise(
         &self,
@@ -373,7 +395,7 @@ impl Init {
         }
         let forked = sys::process::fork(CloneFlags::NONE).map_err(failed("fork", "the command"))?;
         let pid = match forked {
-            Forked::Child => command.exec(&self.ends.channel),
+            Forked::Child => command.exec(&self.ends.channel, || Ok(())),
             Forked::Parent(child) => child.pid,
         };
         // Only the command's own descriptors keep its terminal and pipes open.

@@ -84,6 +84,12 @@ impl Init {
         waited?.ok_or_else(|| io::Error::from_raw_os_error(libc::ECHILD))
     }
 
+    /// Sends a signal to what has taken init's place, or to its process group. To be
+    /// called before it is waited for: its number is its own until then.
+    pub(super) fn send(&self, signal: i32, group: bool) -> io::Result<()> {
+        signal::kill(self.child.pid, signal, group)
+    }
+
     pub(super) fn pidfd(&self) -> &OwnedFd {
         &self.child.pidfd
     }
@@ -115,6 +121,8 @@ pub struct Prepared {
     /// The master of the command's pty.
     pub(super) master: Option<OwnedFd>,
     pub(super) io: SpawnIo,
+    /// Init stays to look after the command.
+    pub(super) has_init: bool,
     /// Init has carried out all steps but the last.
     set_up: bool,
     /// Init has been told to start the command as soon as it can.
@@ -146,10 +154,11 @@ pub fn spawn(
             .map_err(|e| Error::host("become a child subreaper", e))?;
         Some(Procfs::open().map_err(|e| Error::host("open /proc", e))?)
     };
-    let keep_groups = plan
-        .steps
-        .iter()
-        .any(|step| matches!(step, Step::Exec(exec) if exec.groups == Groups::Kept));
+    let exec = plan.steps.iter().find_map(|step| match step {
+        Step::Exec(exec) => Some(exec),
+        _ => None,
+    });
+    let keep_groups = exec.is_some_and(|exec| exec.groups == Groups::Kept);
     let setgroups =
         !keep_groups && (!plan.namespaces.user || idmap::setgroups_allowed(&plan.gid_map));
     let (channel, init_channel) =
@@ -200,6 +209,7 @@ pub fn spawn(
         link: None,
         master: None,
         io,
+        has_init: exec.is_none_or(|exec| exec.init),
         set_up: false,
         released: false,
     };

@@ -61,6 +61,8 @@ pub struct Supervisor {
     signals: SignalFd,
     early: Vec<signal::Received>,
     registry: Registry,
+    /// Init is there to pass signals on; else the command is in its place.
+    has_init: bool,
     released: bool,
     started: bool,
     /// Sockets that init has opened, by the request for them.
@@ -91,6 +93,7 @@ impl Prepared {
             early,
             master,
             io,
+            has_init,
             released,
             ..
         } = self;
@@ -103,6 +106,7 @@ impl Prepared {
             signals,
             early,
             registry,
+            has_init,
             released,
             started: false,
             sockets: Vec::new(),
@@ -339,11 +343,13 @@ impl Supervisor {
     }
 
     fn pass_on(&self, signal: i32, group: bool) {
-        if let Err(error) = self.channel.try_send(&ToInit::Signal { signal, group }) {
-            debug!(
-                signal,
-                "the signal does not reach the container's init: {error}"
-            );
+        let sent = match (self.has_init, self.ended) {
+            (true, _) => self.channel.try_send(&ToInit::Signal { signal, group }),
+            (false, None) => self.init.send(signal, group),
+            (false, Some(_)) => Ok(()),
+        };
+        if let Err(error) = sent {
+            debug!(signal, "the signal does not reach the container: {error}");
         }
     }
 

@@ -131,6 +131,7 @@ pub fn compile(
         seccomp: spec.seccomp.clone(),
         no_new_privileges: spec.no_new_privileges,
         tty: spec.tty,
+        init: spec.init,
     })));
     Plan {
         publish: spec.publish.clone(),

@@ -19,6 +19,7 @@ fn spec() -> RunSpec {
         account: None,
         mounts: Vec::new(),
         tty: false,
+        init: true,
         interactive: false,
         namespaces: Namespaces {
             user: true,

@@ -387,7 +387,11 @@ impl Display for ExecStep {
             ""
         };
         let terminal = if self.tty { ", own terminal" } else { "" };
-        write!(f, " (capabilities: {kept}; {filter}{privileges}{terminal})")
+        let init = if self.init { "" } else { ", as PID 1" };
+        write!(
+            f,
+            " (capabilities: {kept}; {filter}{privileges}{terminal}{init})"
+        )
     }
 }
 

@@ -239,4 +239,6 @@ pub struct ExecStep {
     pub no_new_privileges: bool,
     /// It gets a pty of its own as controlling terminal.
     pub tty: bool,
+    /// It runs below our init; else it takes the place of that.
+    pub init: bool,
 }

@@ -58,6 +58,7 @@ fn exec(capabilities: u64) -> ExecStep {
         seccomp: SeccompProfile::Default,
         no_new_privileges: true,
         tty: false,
+        init: true,
     }
 }
 

@@ -4,9 +4,15 @@ use std::ffi::OsString;
 
 use clap::Args;
 
-/// Groups, devices, the size of `/dev/shm` and kernel parameters, as typed.
+/// Init, groups, devices, the size of `/dev/shm` and kernel parameters, as typed.
 #[derive(Debug, Default, Args)]
 pub(in crate::cli) struct SurroundingsArgs {
+    /// Run the command below an init of ours, which reaps processes and passes signals
+    /// on; with --init=false the command itself is PID 1 of the container
+    /// [default: true]
+    #[arg(long, help_heading = "Command")]
+    pub init: Option<bool>,
+
     /// Group that the command has besides those of its user: a name in the container's
     /// /etc/group, or a number; keep-groups keeps the caller's own, and no others
     #[arg(
