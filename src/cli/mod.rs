@@ -6,6 +6,7 @@
 
 mod args;
 mod bench;
+mod binfmt;
 mod doctor;
 mod inspect;
 mod logging;
@@ -13,6 +14,7 @@ mod options;
 mod output;
 mod report;
 pub mod run;
+mod seal;
 
 use std::env;
 use std::ffi::OsString;

@@ -92,7 +92,8 @@ pub(super) fn validate(args: RunArgs, host: &Host) -> Result<RunSpec, Error> {
         .as_deref()
         .map_or(Ok(UserSpec::default()), ids::user)?;
     ids::check_mapped(&user, &uid_map, &gid_map)?;
-    let security = security::options(&args.security_opt)?;
+    let capabilities = security::capabilities(&args.cap_add, &args.cap_drop)?;
+    let security = security::options(&args.security_opt, capabilities)?;
     let rootfs = rootfs(args.rootfs.as_deref())?;
     let mut mounts = mounts::collect(&args.volume, &args.mount, &args.tmpfs)?;
     if args.read_only {
@@ -117,8 +118,9 @@ pub(super) fn validate(args: RunArgs, host: &Host) -> Result<RunSpec, Error> {
         namespaces,
         uid_map,
         gid_map,
-        capabilities: security::capabilities(&args.cap_add, &args.cap_drop)?,
+        capabilities,
         seccomp: security.seccomp,
+        landlock: security.landlock,
         no_new_privileges: security.no_new_privileges,
         mask: security.mask,
         unmask: security.unmask,

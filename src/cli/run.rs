@@ -13,6 +13,7 @@ use super::args::{LogFormat, RunArgs};
 use super::options::{self, Host};
 use super::output;
 use super::report::Report;
+use super::{binfmt, seal};
 use crate::config::{EgressRules, Network, RootFs, RunSpec, search_domains};
 use crate::container::{self, NetLink, Sockets, SpawnIo, Supervisor};
 use crate::control::{Answer, Counter, Flow, Port, Request, Server};
@@ -34,10 +35,11 @@ const GRACE: Duration = Duration::from_millis(100);
 /// been changed when an error comes before the last of these.
 pub(super) fn run(args: RunArgs, format: LogFormat) -> Result<ExitCode, Error> {
     let dry_run = args.dry_run;
-    // Before anything else is opened.
-    let inherited = sys::listen_fds::take()
-        .map_err(|error| Error::host("take over the sockets of LISTEN_FDS", error))?;
     let mut spec = options::validate(args, &Host::current())?;
+    if spec.landlock && matches!(spec.rootfs, RootFs::Dir(_)) && binfmt::has_fixed_interpreter() {
+        tracing::info!("no Landlock: binfmt_misc runs programs of the host's in the container");
+        spec.landlock = false;
+    }
     if let Network::Builtin(network) = &mut spec.network {
         net::choose_ipv6(network)?;
         net::check_outbound(network)?;
@@ -51,6 +53,12 @@ pub(super) fn run(args: RunArgs, format: LogFormat) -> Result<ExitCode, Error> {
         output::plan(&plan, format)?;
         return Ok(ExitCode::SUCCESS);
     }
+    if let Err(error) = seal::ensure(&spec, &plan) {
+        tracing::warn!("the container may be able to change this program: no sealed copy: {error}");
+    }
+    // Before anything else is opened to stay.
+    let inherited = sys::listen_fds::take()
+        .map_err(|error| Error::host("take over the sockets of LISTEN_FDS", error))?;
     carry_out(&spec, &plan, &resolv_conf, inherited).map(ExitCode::from)
 }
 

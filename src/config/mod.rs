@@ -15,6 +15,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::sys::seccomp::{FilterFlags, Instruction};
+
 pub use egress::{Action, EgressRules, Rules, rule};
 pub use publish::{Publish, Transport};
 pub use resolv_conf::{NameServer, nameservers, search_domains};
@@ -54,6 +56,8 @@ pub struct RunSpec {
     pub capabilities: u64,
     /// System-call filter of the command.
     pub seccomp: SeccompProfile,
+    /// Landlock, on unless `--security-opt landlock=disable`.
+    pub landlock: bool,
     /// `no_new_privs`, on unless `--security-opt no-new-privileges=false`.
     pub no_new_privileges: bool,
     /// Paths to hide in addition to the default ones.
@@ -184,8 +188,23 @@ pub struct IdMapEntry {
 pub enum SeccompProfile {
     /// Ours.
     Default,
+    /// That of a file.
+    File(Box<SeccompFile>),
     /// None.
     Unconfined,
+}
+
+/// A profile in the format of OCI runtimes, compiled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SeccompFile {
+    /// Where it is from.
+    pub path: PathBuf,
+    /// The filter.
+    #[serde(skip)]
+    pub filter: Vec<Instruction>,
+    /// How it is installed.
+    #[serde(skip)]
+    pub flags: FilterFlags,
 }
 
 /// `--net`.

@@ -12,7 +12,10 @@
 //! the command is not allowed to be that program: a path that goes through a
 //! magic link, such as a script with `#!/proc/self/exe`, is refused, so that the
 //! host's binary never runs as a process of the container, from where it could
-//! be opened for writing (CVE-2019-5736). A descriptor of the host cannot be
+//! be opened for writing (CVE-2019-5736). That look is for the message: between it
+//! and the execve(2) a script can change. What holds is the kernel's own, the Landlock
+//! domain that the process is in by then ([`crate::security::landlock`]), or where
+//! there is none, that the program runs as a sealed copy (`cli::seal`). A descriptor of the host cannot be
 //! reached either way (CVE-2024-21626): the working directory is opened beneath
 //! the root without magic links and entered by descriptor, and all descriptors
 //! but the first three close with the execve(2).
@@ -112,7 +115,7 @@ impl Command {
             identity,
             setgroups,
             workdir,
-            restrictions: Restrictions::prepare(step)?,
+            restrictions: Restrictions::prepare(step, root.as_fd())?,
             terminal,
         })
     }

@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use super::etc_files::EtcFiles;
-use super::step::{ExecStep, LinkStep, MountFlags, Plan, Step};
+use super::step::{ExecStep, LandlockStep, LinkStep, MountFlags, Plan, Step};
 use crate::config::{
     BuiltinNetwork, EgressRules, IdMapEntry, LinkChoice, MountKind, Network, Rules, RunSpec,
 };
+use crate::security::landlock;
 
 /// What podman hides, and `/proc/asound`, which it only makes read-only.
 const MASKED: [&str; 14] = [
@@ -142,6 +143,7 @@ pub fn compile(
         user: spec.user.clone(),
         capabilities: spec.capabilities,
         seccomp: spec.seccomp.clone(),
+        landlock: domain(spec),
         no_new_privileges: spec.no_new_privileges,
         tty: spec.tty,
     })));
@@ -172,6 +174,26 @@ fn egress(spec: &RunSpec) -> Option<EgressRules> {
         }
         _ => None,
     }
+}
+
+/// What the command is held to besides the mounts.
+fn domain(spec: &RunSpec) -> Option<LandlockStep> {
+    if !spec.landlock || !landlock::wanted(spec.capabilities, &spec.seccomp) {
+        return None;
+    }
+    let writable = if spec.read_only {
+        let mounts = spec.mounts.iter().filter(|mount| !mount.read_only);
+        ["/dev".into(), "/proc".into()]
+            .into_iter()
+            .chain(mounts.map(|mount| mount.target.clone()))
+            .collect()
+    } else {
+        vec!["/".into()]
+    };
+    Some(LandlockStep {
+        writable,
+        scope_sockets: spec.namespaces.net,
+    })
 }
 
 fn kernel_file_systems(spec: &RunSpec) -> Vec<Step> {

@@ -30,6 +30,7 @@ fn spec() -> RunSpec {
         gid_map: Vec::new(),
         capabilities: caps::DEFAULT,
         seccomp: SeccompProfile::Default,
+        landlock: true,
         no_new_privileges: true,
         mask: Vec::new(),
         unmask: Vec::new(),

@@ -297,9 +297,21 @@ impl Display for ExecStep {
         } else {
             kept.join(" ")
         };
-        let filter = match self.seccomp {
-            SeccompProfile::Default => "default filter",
-            SeccompProfile::Unconfined => "no filter",
+        let filter = match &self.seccomp {
+            SeccompProfile::Default => "default filter".to_owned(),
+            SeccompProfile::File(file) => format!("filter of {}", Word(file.path.as_os_str())),
+            SeccompProfile::Unconfined => "no filter".to_owned(),
+        };
+        let landlock = match &self.landlock {
+            None => String::new(),
+            Some(step) => {
+                let paths = step
+                    .writable
+                    .iter()
+                    .map(|path| Word(path.as_os_str()).to_string());
+                let paths: Vec<String> = paths.collect();
+                format!("; Landlock: writes beneath {}", paths.join(" "))
+            }
         };
         let privileges = if self.no_new_privileges {
             ", no new privileges"
@@ -307,7 +319,10 @@ impl Display for ExecStep {
             ""
         };
         let terminal = if self.tty { ", own terminal" } else { "" };
-        write!(f, " (capabilities: {kept}; {filter}{privileges}{terminal})")
+        write!(
+            f,
+            " (capabilities: {kept}; {filter}{landlock}{privileges}{terminal})"
+        )
     }
 }
 

@@ -10,4 +10,4 @@ mod step;
 
 pub use compile::{RootSource, compile};
 pub use etc_files::{EtcFiles, given_names, own_names};
-pub use step::{ExecStep, FileKind, LinkStep, MountFlags, Plan, Step};
+pub use step::{ExecStep, FileKind, LandlockStep, LinkStep, MountFlags, Plan, Step};

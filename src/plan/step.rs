@@ -193,8 +193,18 @@ pub enum Step {
         value: String,
     },
     /// Start the command: new session, ids, groups, capabilities,
-    /// `no_new_privs`, seccomp, fds closed, execve(2).
+    /// `no_new_privs`, Landlock, seccomp, fds closed, execve(2).
     Exec(Box<ExecStep>),
+}
+
+/// The second wall ([`crate::security::landlock`]): the command may read and execute
+/// what is beneath its root directory, and write beneath these paths.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LandlockStep {
+    /// Where.
+    pub writable: Vec<PathBuf>,
+    /// Abstract Unix sockets of others cannot be connected to.
+    pub scope_sockets: bool,
 }
 
 /// How the command is started.
@@ -214,6 +224,8 @@ pub struct ExecStep {
     pub capabilities: u64,
     /// System-call filter.
     pub seccomp: SeccompProfile,
+    /// Landlock domain; where the kernel has it.
+    pub landlock: Option<LandlockStep>,
     /// `no_new_privs`
     pub no_new_privileges: bool,
     /// It gets a pty of its own as controlling terminal.

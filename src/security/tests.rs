@@ -6,6 +6,8 @@ use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::process::Command;
 
+use rustix::fs::CWD;
+
 use super::seccomp::{Decision, decisions};
 use super::*;
 use crate::config::UserSpec;
@@ -15,10 +17,12 @@ use crate::testing::in_namespaces;
 #[test]
 fn capabilities_that_do_not_exist_are_refused() {
     assert_eq!(
-        Restrictions::prepare(&exec(1 << 41)).unwrap_err().errno,
+        Restrictions::prepare(&exec(1 << 41), CWD)
+            .unwrap_err()
+            .errno,
         libc::EINVAL
     );
-    assert!(Restrictions::prepare(&exec(caps::ALL)).is_ok());
+    assert!(Restrictions::prepare(&exec(caps::ALL), CWD).is_ok());
 }
 
 #[test]
@@ -55,6 +59,7 @@ fn exec(capabilities: u64) -> ExecStep {
         user: UserSpec::default(),
         capabilities,
         seccomp: SeccompProfile::Default,
+        landlock: None,
         no_new_privileges: true,
         tty: false,
     }
@@ -67,7 +72,7 @@ mod inside {
 
     fn restrict(exec: &ExecStep, uid_is_root: bool) {
         scratch();
-        let restrictions = Restrictions::prepare(exec).unwrap();
+        let restrictions = Restrictions::prepare(exec, CWD).unwrap();
         restrictions.before_setuid().unwrap();
         restrictions.after_setuid(uid_is_root).unwrap();
     }

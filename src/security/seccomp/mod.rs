@@ -1,4 +1,5 @@
-//! The command's system-call filter: our own profile, compiled to classic BPF.
+//! The command's system-call filter: our own profile, compiled to classic BPF, or
+//! that of a file ([`file`]).
 //!
 //! # Theory of operation
 //!
@@ -25,6 +26,9 @@
 //! above all others, and fail with `ENOSYS`.
 
 mod bpf;
+mod compare;
+mod errno;
+pub mod file;
 mod profile;
 
 use crate::sys::seccomp::Instruction;
