@@ -22,6 +22,7 @@ mod cli;
 mod control;
 mod dhcp;
 mod doctor;
+mod escape;
 mod fragments;
 mod harness;
 mod hostile;

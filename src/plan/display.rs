@@ -321,7 +321,7 @@ impl Display for ExecStep {
         let terminal = if self.tty { ", own terminal" } else { "" };
         write!(
             f,
-            " (capabilities: {kept}; {filter}{landlock}{privileges}{terminal})"
+            " (capabilities: {kept}; {filter}{privileges}{terminal}{landlock})"
         )
     }
 }
