@@ -477,8 +477,9 @@ pub(super) struct RunArgs {
         help_heading = "Isolation"
     )]
     pub cap_drop: Vec<String>,
-    /// seccomp=unconfined (no system-call filter), no-new-privileges[=BOOL]
-    /// (true), mask=PATH[:PATH...] (hide more), unmask=ALL or PATH[:PATH...]
+    /// seccomp=unconfined (no system-call filter) or seccomp=FILE (that of a profile
+    /// as podman and Docker have them), landlock=disable (no second wall around the
+    /// tree), no-new-privileges[=BOOL] (true), mask=PATH[:PATH...] (hide more), unmask=ALL or PATH[:PATH...]
     /// (hide less)
     #[arg(long, value_name = "KEY[=VALUE]", help_heading = "Isolation")]
     pub security_opt: Vec<OsString>,

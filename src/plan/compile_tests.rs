@@ -399,3 +399,43 @@ fn published_ports_come_first() {
     );
     assert!(lines.get(2).unwrap().starts_with("3. clone into"), "{text}");
 }
+
+#[test]
+fn the_second_wall_is_where_nothing_is_to_be_mounted() {
+    let domain = |spec: &RunSpec| match plan_of(spec, &RootSource::Recipe(Vec::new())).steps.pop() {
+        Some(Step::Exec(exec)) => exec.landlock,
+        other => panic!("{other:?}"),
+    };
+    let usual = domain(&spec()).unwrap();
+    assert_eq!(usual.writable, [PathBuf::from("/")]);
+    assert!(usual.scope_sockets);
+    let mut read_only = spec();
+    read_only.read_only = true;
+    read_only.network = Network::Host;
+    read_only.namespaces.net = false;
+    for (target, read_only_mount) in [("/tmp", false), ("/data", true)] {
+        read_only.mounts.push(MountSpec {
+            target: target.into(),
+            kind: MountKind::Tmpfs {
+                mode: 0o755,
+                size: None,
+                exec: false,
+            },
+            read_only: read_only_mount,
+        });
+    }
+    let strict = domain(&read_only).unwrap();
+    assert_eq!(
+        strict.writable,
+        ["/dev", "/proc", "/tmp"].map(PathBuf::from)
+    );
+    assert!(
+        !strict.scope_sockets,
+        "the host's sockets are the host's network's"
+    );
+    let mut off = [spec(), spec(), spec()];
+    off[0].landlock = false;
+    off[1].seccomp = SeccompProfile::Unconfined;
+    off[2].capabilities |= caps::SYS_ADMIN;
+    assert!(off.iter().all(|spec| domain(spec).is_none()));
+}

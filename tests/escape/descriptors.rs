@@ -49,10 +49,9 @@ both! {
         let stream = |redirect: &str, script: &str| {
             let redirect = format!("exec \"$@\" {redirect}");
             who.crun(&["--net=none", "-i", "--", "sh", "-c", script])
-                .through(&["sh", "-c", &redirect, "sh", path])
+                .through(&["sh", "-c", &redirect, "sh"])
                 .run()
         };
-        // `$1` is the file only for the outer shell.
         let quoted = format!("'{path}'");
         let input = stream(&format!("<{quoted}"), "cat /dev/stdin").stdout;
         assert_eq!(input, "in\n");

@@ -21,10 +21,10 @@ pub(super) fn filters(inside: Result<&Inside, &str>) -> Finding {
     }
 }
 
-/// Landlock, which no run needs.
+/// Landlock, a second wall that runs do without where there is none.
 pub(super) fn landlock(version: Result<u32, i32>) -> Finding {
     const PART: &str = "Landlock";
-    const UNNEEDED: &str = "nothing of crun-lite depends on it";
+    const UNNEEDED: &str = "a second wall around the container, which runs do without";
     match version {
         Ok(version) => Finding::ok(PART, format!("ABI version {version}; {UNNEEDED}")),
         Err(libc::EOPNOTSUPP) => Finding::missing(

@@ -451,7 +451,7 @@ proptest! {
             let mut arguments = [other; 6];
             for (at, argument) in arguments.iter_mut().enumerate() {
                 if use_known[at] {
-                    *argument = known[(at + other as usize % 97) % known.len()];
+                    *argument = known[(at + usize::from(other.to_le_bytes()[0])) % known.len()];
                 }
             }
             let expected = meaning(&rules, RET_ERRNO | 1, name, arguments);
