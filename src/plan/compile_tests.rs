@@ -186,7 +186,7 @@ fn plan_of_the_default_run() {
 38. pivot into the new root and detach the old one
 39. execute sh -c 'echo it'\\''s \\u{1b}' as root in / (capabilities: CHOWN DAC_OVERRIDE FOWNER \
 FSETID KILL SETGID SETUID SETPCAP NET_BIND_SERVICE SYS_CHROOT SETFCAP; default filter, \
-no new privileges)
+no new privileges; Landlock: writes beneath /)
 ";
     assert_eq!(plan_of(&spec(), &recipe).to_string(), expected);
 }

@@ -9,13 +9,13 @@
 //! | T3 | mount points that are links, or become some (CVE-2019-19921, CVE-2021-30465, CVE-2023-27561, CVE-2024-45310) | `escape::links`, `isolation::a_root_of_links_leads_nowhere`, `fs::tests::a_tree_that_changes_meanwhile_leads_nowhere_outside` |
 //! | T4 | the null device that masks are made of, replaced (CVE-2025-31133) | `isolation::a_null_device_that_is_a_link_is_not_used_as_mask`, `fs::tests::a_device_must_be_the_device`, `escape::links` |
 //! | T5 | the terminal bound to `/dev/console`, replaced (CVE-2025-52565) | `escape::places::the_console_is_the_terminal`, `escape::links` |
-//! | T6 | what is written to procfs led elsewhere (CVE-2025-52881) | `escape::places::a_false_procfs_is_not_written_to`, `fs::tests` |
+//! | T6 | what is written to procfs led elsewhere (CVE-2025-52881) | `escape::places::a_false_procfs_is_not_written_to` |
 //! | T7 | `/dev` of the root a link to the host (CVE-2026-41579, CVE-2026-47766) | `escape::links`, `isolation::a_root_of_links_leads_nowhere`, `fs::tests::kernel_file_systems_follow_no_link` |
 //! | T8 | files made in the root by their names (CVE-2025-24965) | `escape::places::nothing_is_made_in_the_root_by_name` |
 //! | T9 | a user that becomes root by a parser's mistake (CVE-2026-30892, CVE-2026-46680) | `escape::identity::users_are_never_root_by_mistake`, `isolation::users_are_exact_or_refused`, `container::users::tests::never_root_by_mistake` |
 //! | T10 | groups that a file excludes, dropped (CVE-2018-7169, CVE-2014-8989) | `escape::identity::a_file_that_excludes_a_group_stays_closed` |
 //! | T11 | input pushed into the caller's terminal (CVE-2017-5226, CVE-2019-10063) | `escape::identity::no_input_is_pushed_into_the_terminal`, `security::seccomp::tests::terminals_take_no_typing_whatever_the_high_bits` |
-//! | T12 | a sysctl that is another file's (CVE-2022-0811) | `fs::tests` (`sysctl`) |
+//! | T12 | a sysctl that is another file's (CVE-2022-0811) | `fs::tests::a_tmpfs_root_is_what_the_plan_says` |
 //! | T13 | privileges kept from a set-user-ID start (CVE-2020-5291) | `cli::a_set_user_id_copy_refuses_to_run` |
 //! | T14 | IPv6 that is off and yet there (CVE-2024-32473) | `addresses::ipv6_is_there_when_the_host_has_it_and_not_when_it_is_off` |
 //! | T15 | every client looks like 127.0.0.1 (CVE-2021-20199) | `published::clients_keep_their_addresses_over_tcp_and_udp` |
