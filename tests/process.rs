@@ -104,6 +104,7 @@ fn runtime(args: Vec<String>) -> Result<u8, Error> {
         user: UserSpec { user, group: None },
         capabilities: 0,
         seccomp: SeccompProfile::Unconfined,
+        landlock: None,
         no_new_privileges: true,
         tty,
     };

@@ -21,8 +21,9 @@ both! {
         }
         let option = format!("--rootfs={}", root.display());
         let pty = Pty::new(who);
-        let script = "for f in console pts/0 tty; do stat -c '%n=%t:%T' /dev/$f; done; ls /dev/pts; id -u";
+        let script = "for f in console pts/0 tty; do stat -c '%n=%t:%T' /dev/$f; done; ls /dev/pts; echo over";
         let run = pty.spawn(who.crun(&["--net=none", "-t", &option, "--", "sh", "-c", script]));
+        pty.expect("over");
         let status = run.finish(SOON);
         let screen = pty.screen.text();
         assert!(status.success(), "{screen}");

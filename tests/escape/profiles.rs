@@ -72,7 +72,9 @@ def applies(rule):
         and (not includes.get('arches') or 'amd64' in includes['arches']) and all(c in CAPS for c in includes.get('caps') or [])
 rules = [{'names': r['names'], 'action': r['action'], **({'errnoRet': r['errnoRet']} if r.get('errnoRet') is not None else {}), 'args': r.get('args') or []}
     for r in source['syscalls'] if applies(r)]
-seccomp = {'defaultAction': source['defaultAction'], 'defaultErrnoRet': source.get('defaultErrnoRet', 1), 'architectures': ['SCMP_ARCH_X86_64'], 'syscalls': rules}
+seccomp = {'defaultAction': source['defaultAction'], 'architectures': ['SCMP_ARCH_X86_64'], 'syscalls': rules}
+if 'defaultErrnoRet' in source:
+    seccomp['defaultErrnoRet'] = source['defaultErrnoRet']
 os.chdir(work)
 if os.path.exists('config.json'):
     os.remove('config.json')
@@ -113,7 +115,7 @@ print('%d decisions, %d different, %d kinds; crun %d instructions, ours %d' % (c
 print('\n'.join(different[:20]))
 "#;
 
-/// A program that calls what podman's profile refuses.
+/// Writes a profile and gives its path.
 fn write(who: Who, folder: &std::path::Path, text: &str) -> String {
     let path = folder.join("profile.json");
     fs::write(&path, text).unwrap();
