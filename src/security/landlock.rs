@@ -122,7 +122,11 @@ pub(super) fn prepare(
     let rules = Ruleset::new(handled, scoped).map_err(fail(slash))?;
     rules.allow(&root, READ & handled).map_err(fail(slash))?;
     for path in &step.writable {
-        let found = open(&root, path).map_err(|error| fail(path)(error.into()))?;
+        let found = match open(&root, path) {
+            // A later mount lies over it.
+            Err(Errno::NOENT | Errno::NOTDIR) => continue,
+            found => found.map_err(|error| fail(path)(error.into()))?,
+        };
         let is_directory = rustix::fs::fstat(&found)
             .map(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
             .map_err(|error| fail(path)(error.into()))?;

@@ -65,6 +65,15 @@ both! {
         }
     }
 
+    fn a_read_only_root_is_written_where_it_is_left_writable(who) {
+        let folder = who.folder();
+        let volume = format!("{}:/data/deep", folder.path().display());
+        // The second volume lies over the place of the first.
+        let options = ["--read-only", "-v", &volume, "--tmpfs=/data", "--tmpfs=/more", "-v", &format!("{}:/volume", folder.path().display())];
+        let printed = who.sh(&options, "for d in / /bin /tmp /run /dev/shm /data /more /volume; do touch $d/new 2>/dev/null && echo $d; done; true");
+        assert_eq!(printed, "/tmp\n/run\n/dev/shm\n/data\n/more\n/volume\n");
+    }
+
     fn files_move_and_sockets_meet_within_the_second_wall(who) {
         let python = "import os, socket
 os.mkdir('/tmp/a'); os.mkdir('/tmp/b'); open('/tmp/a/f', 'w').write('x')

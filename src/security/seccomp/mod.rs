@@ -1,5 +1,5 @@
 //! The command's system-call filter: our own profile, compiled to classic BPF, or
-//! that of a file ([`file`]).
+//! that of a file ([`mod@file`]).
 //!
 //! # Theory of operation
 //!
