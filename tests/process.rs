@@ -105,6 +105,7 @@ fn runtime(args: Vec<String>) -> Result<u8, Error> {
         capabilities: 0,
         seccomp: SeccompProfile::Unconfined,
         no_new_privileges: true,
+        ulimits: Vec::new(),
         tty,
     };
     let mut steps = vec![
@@ -138,6 +139,8 @@ fn runtime(args: Vec<String>) -> Result<u8, Error> {
         uid_map: maps.uid,
         gid_map: maps.gid,
         publish: Vec::new(),
+        cgroup: None,
+        oom_score_adj: None,
         steps,
     };
     let hang = has("hang");
@@ -157,6 +160,7 @@ fn runtime(args: Vec<String>) -> Result<u8, Error> {
             interactive: has("-i"),
         },
         network,
+        None,
     )?;
     let mut link: NetLink = prepared.take_link()?.expect("no link");
     assert_eq!(link.about, "zeroes");

@@ -1,6 +1,7 @@
 use super::*;
 use crate::config::{
-    BuiltinNetwork, LinkChoice, MountSpec, NameOrId, Namespaces, RootFs, SeccompProfile, UserSpec,
+    BuiltinNetwork, Limits, LinkChoice, MountSpec, NameOrId, Namespaces, RootFs, SeccompProfile,
+    UserSpec,
 };
 use crate::plan::FileKind;
 use crate::security::caps;
@@ -42,6 +43,7 @@ fn spec() -> RunSpec {
         net_log: None,
         publish: Vec::new(),
         name: None,
+        limits: Limits::default(),
     }
 }
 
@@ -56,7 +58,7 @@ fn maps() -> (Vec<IdMapEntry>, Vec<IdMapEntry>) {
 }
 
 fn plan_of(spec: &RunSpec, root: &RootSource) -> Plan {
-    compile(spec, root, maps(), &EtcFiles::new(spec, "", ""))
+    compile(spec, root, maps(), &EtcFiles::new(spec, "", ""), None)
 }
 
 fn volume(source: &str, target: &str) -> MountSpec {

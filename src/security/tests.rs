@@ -57,6 +57,7 @@ fn exec(capabilities: u64) -> ExecStep {
         seccomp: SeccompProfile::Default,
         no_new_privileges: true,
         tty: false,
+        ulimits: Vec::new(),
     }
 }
 
