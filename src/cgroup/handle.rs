@@ -18,6 +18,10 @@ use crate::plan::{CgroupDir, CgroupFile, CgroupPlan, CgroupVersion};
 
 /// What the names of our cgroups begin with; our process id follows.
 const PREFIX: &str = "crun-lite-";
+/// What follows that where it is us who are in it.
+const ASIDE: &str = "-runtime";
+const PROCS: &str = "cgroup.procs";
+const SUBTREE: &str = "cgroup.subtree_control";
 /// Most names that are tried: others of the same begin are of runs whose process id in
 /// another PID namespace is ours.
 const NAMES: u32 = 1000;
@@ -35,6 +39,15 @@ pub struct Cgroup {
     /// The memory limit, bytes.
     memory: Option<u64>,
     dirs: Vec<Made>,
+    aside: Option<Aside>,
+}
+
+/// Where we are while our own cgroup passes controllers on.
+#[derive(Debug)]
+struct Aside {
+    made: Made,
+    /// What our own cgroup passes on because of us.
+    enabled: Vec<String>,
 }
 
 /// A directory that is ours for as long as this is open.
@@ -60,11 +73,25 @@ impl Cgroup {
             version: plan.version,
             memory: plan.memory,
             dirs: Vec::new(),
+            aside: None,
         };
         for wanted in &plan.dirs {
-            let parent = open_parent(wanted)?;
+            let path = &wanted.parent;
+            let parent = open_dir(rustix::fs::CWD, path).map_err(|error| Error::Cgroup {
+                step: "open the cgroup",
+                path: path.clone(),
+                source: error.into(),
+            })?;
             sweep(&parent, wanted, plan.version);
-            cgroup.dirs.push(Made::new(parent, wanted)?);
+            if wanted.step_aside {
+                let aside = cgroup.aside.insert(Aside {
+                    made: Made::new(&parent, wanted, ASIDE)?,
+                    enabled: wanted.enable.clone(),
+                });
+                aside.made.enter(std::process::id())?;
+            }
+            pass_on(&parent, wanted)?;
+            cgroup.dirs.push(Made::new(&parent, wanted, "")?);
         }
         // They are the directories' by their order.
         for (made, wanted) in cgroup.dirs.iter().zip(&plan.dirs) {
@@ -90,12 +117,8 @@ impl Cgroup {
         if self.version == CgroupVersion::V2 {
             return Ok(());
         }
-        let pid = pid.as_raw_nonzero().to_string();
-        self.dirs.iter().try_for_each(|made| {
-            made.write("cgroup.procs", &pid).map_err(|error| {
-                made.failed("put the container's init into", "cgroup.procs", error)
-            })
-        })
+        let pid = pid.as_raw_nonzero().get().unsigned_abs();
+        self.dirs.iter().try_for_each(|made| made.enter(pid))
     }
 
     /// Kills everything in it.
@@ -114,6 +137,11 @@ impl Cgroup {
             if let Err(error) = made.remove(self.version) {
                 warn!("remove the cgroup {}: {error}", made.path.display());
             }
+        }
+        if let Some(aside) = self.aside.take()
+            && let Err(error) = aside.come_back()
+        {
+            warn!("leave the cgroup {}: {error}", aside.made.path.display());
         }
     }
 
@@ -150,28 +178,41 @@ fn open_dir(parent: impl AsFd, name: impl rustix::path::Arg) -> Result<OwnedFd, 
     rustix::fs::openat(parent, name, flags, Mode::empty())
 }
 
-/// Opens where a directory is to be made, and has it pass on what it does not yet.
-fn open_parent(wanted: &CgroupDir) -> Result<OwnedFd, Error> {
-    let path = &wanted.parent;
-    let parent = open_dir(rustix::fs::CWD, path).map_err(|error| Error::Cgroup {
-        step: "open the cgroup",
-        path: path.clone(),
-        source: error.into(),
-    })?;
-    if !wanted.enable.is_empty() {
-        const FILE: &str = "cgroup.subtree_control";
-        let names: Vec<String> = wanted
-            .enable
-            .iter()
-            .map(|name| format!("+{name}"))
-            .collect();
-        write(&parent, FILE, &names.join(" ")).map_err(|error| Error::Cgroup {
-            step: "pass controllers on",
-            path: path.join(FILE),
-            source: error.into(),
-        })?;
+/// Has the directory in which ours is to be made pass on what it does not yet.
+fn pass_on(parent: &OwnedFd, wanted: &CgroupDir) -> Result<(), Error> {
+    if wanted.enable.is_empty() {
+        return Ok(());
     }
-    Ok(parent)
+    write(parent, SUBTREE, &words('+', &wanted.enable)).map_err(|error| Error::Cgroup {
+        step: "pass controllers on",
+        path: wanted.parent.join(SUBTREE),
+        source: error.into(),
+    })
+}
+
+/// Names of controllers as `cgroup.subtree_control` takes them.
+fn words(sign: char, names: &[String]) -> String {
+    let words: Vec<String> = names.iter().map(|name| format!("{sign}{name}")).collect();
+    words.join(" ")
+}
+
+impl Aside {
+    /// Goes back to where we were, with whatever has been started meanwhile.
+    fn come_back(&self) -> io::Result<()> {
+        let Made { parent, dir, .. } = &self.made;
+        // Nothing can be in a cgroup that passes controllers on.
+        if !self.enabled.is_empty() {
+            write(parent, SUBTREE, &words('-', &self.enabled))?;
+        }
+        for pid in read(dir, PROCS)?.lines() {
+            match write(parent, PROCS, pid) {
+                // It has ended.
+                Err(Errno::SRCH) => {}
+                moved => moved?,
+            }
+        }
+        self.made.remove(CgroupVersion::V2)
+    }
 }
 
 /// Writes a file of a cgroup, which is never made by that.
@@ -221,8 +262,8 @@ fn sweep(parent: &OwnedFd, wanted: &CgroupDir, version: CgroupVersion) {
 
 impl Made {
     /// Makes a directory under a name that is free.
-    fn new(parent: OwnedFd, wanted: &CgroupDir) -> Result<Self, Error> {
-        let id = std::process::id();
+    fn new(parent: &OwnedFd, wanted: &CgroupDir, suffix: &str) -> Result<Self, Error> {
+        let id = format!("{}{suffix}", std::process::id());
         let failed = |name: &str, error: Errno| Error::Cgroup {
             step: "make the cgroup",
             path: wanted.parent.join(name),
@@ -230,9 +271,9 @@ impl Made {
         };
         let mut name = format!("{PREFIX}{id}");
         for number in 2..=NAMES {
-            match rustix::fs::mkdirat(&parent, &name, Mode::from_raw_mode(0o755)) {
+            match rustix::fs::mkdirat(parent, &name, Mode::from_raw_mode(0o755)) {
                 Ok(()) => {
-                    let locked = Self::lock(&parent, &name, wanted);
+                    let locked = Self::lock(parent, &name, wanted);
                     if let Some(made) = locked.map_err(|error| failed(&name, error))? {
                         return Ok(made);
                     }
@@ -285,6 +326,12 @@ impl Made {
         write(&self.dir, name, value)
     }
 
+    /// Puts a process into it.
+    fn enter(&self, pid: u32) -> Result<(), Error> {
+        self.write(PROCS, &pid.to_string())
+            .map_err(|error| self.failed("put a process into the cgroup", PROCS, error))
+    }
+
     /// Sets a limit.
     fn set(&self, file: &CgroupFile) -> Result<(), Error> {
         let mut missing = None;
@@ -330,7 +377,7 @@ impl Made {
 
     /// Kills those that are in it and returns them.
     fn processes(&self) -> io::Result<Vec<OwnedFd>> {
-        let list = || read(&self.dir, "cgroup.procs");
+        let list = || read(&self.dir, PROCS);
         let pids = list()?;
         let pids = pids
             .lines()

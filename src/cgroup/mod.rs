@@ -12,9 +12,12 @@
 //! `cgroup.procs` and `cgroup.subtree_control` the user's (cgroups(7), "Delegation"). To
 //! put a process into another cgroup one must be able to write to `cgroup.procs` of the
 //! two cgroups' common ancestor, so the container's is made right below an ancestor of
-//! our own cgroup that is ours: the topmost one that will do. What will not do is one
-//! that has processes of its own, for the kernel passes controllers on to the cgroups
-//! below only where there are none (the root of the tree is exempt).
+//! our own cgroup that is ours: the nearest one that will do, so that what limits those
+//! on the way up to it limits the container, too. What will not do is one that has
+//! processes of its own, for the kernel passes controllers on to the cgroups below only
+//! where there are none (the root of the tree is exempt). Our own cgroup will do where we
+//! are alone in it, as in a scope or a service of systemd: we step aside then, into a
+//! cgroup below it, and come back in the end.
 //! Init is cloned into it (clone3(2), `CLONE_INTO_CGROUP`), which every kernel has that
 //! has the other calls that a container takes.
 //!

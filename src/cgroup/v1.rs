@@ -49,6 +49,7 @@ pub(super) fn design(
             Some(known) => known.files.extend(files),
             None => dirs.push(CgroupDir {
                 parent: dir.clone(),
+                step_aside: false,
                 enable: Vec::new(),
                 files,
             }),

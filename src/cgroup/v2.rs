@@ -2,7 +2,7 @@
 //! limits (the kernel's Documentation/admin-guide/cgroup-v2.rst).
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::design::{Wanted, check_list, file, limit};
 use super::discover::{Cgroups, Delegated};
@@ -32,7 +32,8 @@ pub(super) fn design(
         );
         return Err(limit(option, cause, remedy::delegate(cgroups, root)));
     };
-    let (parent, enable) = place(own, top, wanted, cgroups, root)?;
+    let place = place(own, top, wanted, cgroups, root)?;
+    let parent = place.dir;
     let effective = |name: &str| fs::read_to_string(parent.join(name)).ok();
     let cpus = effective("cpuset.cpus.effective");
     check_list(
@@ -50,44 +51,49 @@ pub(super) fn design(
         version: CgroupVersion::V2,
         memory: limits.memory,
         dirs: vec![CgroupDir {
-            parent,
-            enable,
+            parent: parent.to_owned(),
+            step_aside: place.step_aside,
+            enable: place.enable,
             files: files(limits),
         }],
     })
 }
 
-/// The topmost cgroup from `top` down to `own` below which one with these controllers
-/// can be made, and those that it does not pass on yet. The error is that of the topmost.
-fn place(
-    own: &Path,
+/// Where the container's cgroup is made.
+struct Place<'a> {
+    dir: &'a Path,
+    /// Our own process has to leave it first.
+    step_aside: bool,
+    /// Controllers that it does not pass on yet.
+    enable: Vec<String>,
+}
+
+/// The nearest cgroup from `own` up to `top` below which one with these controllers can
+/// be made: what limits those above stays in force. The error is that of the topmost.
+fn place<'a>(
+    own: &'a Path,
     top: &Path,
     wanted: &[Wanted],
     cgroups: &Cgroups,
     root: bool,
-) -> Result<(PathBuf, Vec<String>), Error> {
-    let above: Vec<&Path> = own
-        .ancestors()
-        .take_while(|dir| dir.starts_with(top))
-        .collect();
-    let mut first = None;
-    for dir in above.into_iter().rev() {
-        match fits(dir, wanted, cgroups, root) {
-            Ok(enable) => return Ok((dir.to_owned(), enable)),
-            Err(error) => {
-                first.get_or_insert(error);
-            }
+) -> Result<Place<'a>, Error> {
+    let mut found = fits(own, true, wanted, cgroups, root);
+    for dir in own.ancestors().skip(1) {
+        if found.is_ok() || !dir.starts_with(top) {
+            break;
         }
+        found = fits(dir, false, wanted, cgroups, root);
     }
-    Err(first.unwrap_or_else(|| limit("--memory", "no cgroup is ours", "")))
+    found
 }
 
-fn fits(
-    dir: &Path,
+fn fits<'a>(
+    dir: &'a Path,
+    is_own: bool,
     wanted: &[Wanted],
     cgroups: &Cgroups,
     root: bool,
-) -> Result<Vec<String>, Error> {
+) -> Result<Place<'a>, Error> {
     let words = |file: &str| -> Vec<String> {
         let text = fs::read_to_string(dir.join(file)).unwrap_or_default();
         text.split_whitespace().map(str::to_owned).collect()
@@ -111,10 +117,15 @@ fn fits(
     }
     let enable = not_in(&words("cgroup.subtree_control"));
     // The root of the tree alone has no type, and may have processes and controllers.
+    let is_root = !dir.join("cgroup.type").exists();
+    // One with threads of its own (EOPNOTSUPP) is no better than one with processes.
+    let procs = fs::read_to_string(dir.join("cgroup.procs"));
+    let is_free = is_root || procs.as_deref().is_ok_and(str::is_empty);
+    let alone =
+        is_own && procs.is_ok_and(|procs| procs.trim_end() == std::process::id().to_string());
     if let Some((name, option)) = enable.first()
-        && dir.join("cgroup.type").exists()
-        // One with threads of its own (EOPNOTSUPP) is no better.
-        && fs::read_to_string(dir.join("cgroup.procs")).map_or(true, |procs| !procs.is_empty())
+        && !is_free
+        && !alone
     {
         let cause = format!(
             "the controller {name} cannot be passed on below {}, which has processes of its own",
@@ -122,7 +133,11 @@ fn fits(
         );
         return Err(limit(option, cause, remedy::make_room(dir)));
     }
-    Ok(enable.iter().map(|(name, _)| (*name).to_owned()).collect())
+    Ok(Place {
+        dir,
+        step_aside: alone && !is_root,
+        enable: enable.iter().map(|(name, _)| (*name).to_owned()).collect(),
+    })
 }
 
 /// The files and their values.
@@ -283,7 +298,7 @@ mod tests {
         fs::create_dir_all(&own).unwrap();
         for (dir, controllers, enabled, procs) in [
             (top.as_path(), controllers, enabled, procs),
-            (&top.join("main"), enabled, "", ""),
+            (&top.join("main"), enabled, "", "6\n"),
             (&own, "", "", "7\n"),
         ] {
             fs::write(dir.join("cgroup.type"), "domain\n").unwrap();
@@ -332,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn the_topmost_that_will_do() {
+    fn the_nearest_that_will_do() {
         let (_folder, free) = tree("cpu memory pids", "", "");
         let both = vec!["memory".to_owned(), "pids".to_owned()];
         assert_eq!(outcome(&free), Ok(("top".into(), both.clone())));
@@ -345,6 +360,11 @@ mod tests {
         let (cause, remedy) = outcome(&busy).unwrap_err();
         assert!(cause.contains("controller memory") && cause.contains("top, which has processes"));
         assert!(remedy.contains("cgroup.procs"), "{remedy}");
+        // With nobody in it the one below is nearer, and as good.
+        let (folder, near) = tree("cpu memory pids", "memory pids", "");
+        fs::write(folder.path().join("top/main/cgroup.procs"), "").unwrap();
+        let both = vec!["memory".to_owned(), "pids".to_owned()];
+        assert_eq!(outcome(&near), Ok(("main".into(), both.clone())));
         let (folder, root) = tree("cpu memory pids", "", "5\n");
         fs::remove_file(folder.path().join("top/cgroup.type")).unwrap();
         assert_eq!(outcome(&root), Ok(("top".into(), both)));
@@ -352,6 +372,32 @@ mod tests {
         let (cause, remedy) = outcome(&few).unwrap_err();
         assert!(cause.contains("controller pids is not among"), "{cause}");
         assert!(remedy.contains("echo +pids > "), "{remedy}");
+    }
+
+    #[test]
+    fn who_is_alone_steps_aside() {
+        let (folder, cgroups) = tree("memory pids", "memory pids", "");
+        let own = folder.path().join("top/main/own");
+        fs::write(own.join("cgroup.controllers"), "memory pids\n").unwrap();
+        let plan = || {
+            let (mut limits, wanted) = wanted();
+            limits.cpuset_cpus = None;
+            design(&limits, &wanted, &cgroups, false).unwrap().dirs[0].to_string()
+        };
+        let own_id = std::process::id();
+        fs::write(own.join("cgroup.procs"), format!("{own_id}\n")).unwrap();
+        let dir = own.display();
+        assert_eq!(
+            plan(),
+            format!(
+                "move ourselves to {dir}/crun-lite-PID-runtime, pass memory, pids on below {dir}, \
+                 make the cgroup {dir}/crun-lite-PID: memory.max=67108864, \
+                 memory.swap.max=67108864, pids.max=9"
+            )
+        );
+        // With company it is not ours alone to empty.
+        fs::write(own.join("cgroup.procs"), format!("{own_id}\n1\n")).unwrap();
+        assert!(plan().starts_with("make the cgroup "), "{}", plan());
     }
 
     #[test]

@@ -8,10 +8,10 @@
 
 use std::io;
 
-use rustix::process::{Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::Ulimit;
-use crate::error::{Error, StepFailure};
+use crate::error::{Error, StepFailure, hint};
 
 /// Raises this process's own hard limits where `ulimits` go beyond them.
 ///
@@ -29,13 +29,14 @@ pub fn raise(ulimits: &[Ulimit]) -> Result<(), Error> {
             ..own
         };
         setrlimit(ulimit.resource, raised).map_err(|error| {
-            let why = if rustix::process::geteuid().is_root() {
-                "cannot be raised here"
-            } else {
-                "only root can raise"
-            };
+            let nr_open =
+                hint::sysctl("fs.nr_open").filter(|_| ulimit.resource == Resource::Nofile);
+            let system = nr_open.map_or_else(String::new, |most| {
+                format!(", and up to fs.nr_open, {most}")
+            });
             Error::Usage(format!(
-                "--ulimit: {ulimit} is above our own hard limit of {most}, which {why}: {}",
+                "--ulimit: {ulimit} is above our own hard limit of {most}, which only the host's \
+                 root can raise (CAP_SYS_RESOURCE){system}: {}",
                 io::Error::from(error)
             ))
         })?;

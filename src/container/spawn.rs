@@ -236,8 +236,8 @@ fn set_oom_score_adj(pid: Pid, score: i16) -> Result<(), Error> {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => match own() {
             Some(own) => {
                 warn!(
-                    "--oom-score-adj: {score} is lower than our own, {own}, and only root can go \
-                     below that: it stays at {own}"
+                    "--oom-score-adj: {score} is lower than our own, {own}, and only the host's \
+                     root can go below that (CAP_SYS_RESOURCE): it stays at {own}"
                 );
                 Ok(())
             }

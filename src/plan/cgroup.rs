@@ -33,6 +33,9 @@ pub struct CgroupPlan {
 pub struct CgroupDir {
     /// Where it is made.
     pub parent: PathBuf,
+    /// Our own process is all that there is in `parent`, and has to leave it for a cgroup
+    /// below it first (v2).
+    pub step_aside: bool,
     /// Controllers that `parent` does not pass on yet (v2).
     pub enable: Vec<String>,
     /// What is written into it, in order.
@@ -53,6 +56,9 @@ pub struct CgroupFile {
 impl Display for CgroupDir {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let parent = self.parent.display();
+        if self.step_aside {
+            write!(f, "move ourselves to {parent}/{NAME}-runtime, ")?;
+        }
         if !self.enable.is_empty() {
             write!(f, "pass {} on below {parent}, ", self.enable.join(", "))?;
         }
