@@ -45,6 +45,8 @@ pub struct Cgroups {
     pub hierarchy: Hierarchy,
     /// Our own cgroup's directory in v2, where it can be seen.
     pub own: Option<PathBuf>,
+    /// systemd has handed our own cgroup over as a whole (`Delegate=yes`).
+    pub handed_over: bool,
     /// What of v2 is ours.
     pub delegated: Option<Delegated>,
     /// The controllers of v1.
@@ -76,6 +78,7 @@ pub fn look() -> Cgroups {
     let own = own.flatten();
     Cgroups {
         hierarchy,
+        handed_over: own.as_deref().is_some_and(is_handed_over),
         delegated: top
             .zip(own.as_ref())
             .and_then(|(top, own)| delegated(&top, own)),
@@ -96,6 +99,12 @@ pub fn look() -> Cgroups {
 
 fn may_write(path: &Path) -> bool {
     access(path, Access::WRITE_OK).is_ok()
+}
+
+/// How systemd marks what it leaves alone (its "Control Group APIs and Delegation").
+fn is_handed_over(dir: &Path) -> bool {
+    let mut value = [0; 1];
+    rustix::fs::getxattr(dir, "user.delegate", &mut value) == Ok(1) && value == *b"1"
 }
 
 /// The topmost cgroup from `own` up to `top` that is ours.

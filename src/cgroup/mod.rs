@@ -17,7 +17,8 @@
 //! processes of its own, for the kernel passes controllers on to the cgroups below only
 //! where there are none (the root of the tree is exempt). Our own cgroup will do where we
 //! are alone in it, as in a scope or a service of systemd: we step aside then, into a
-//! cgroup below it, and come back in the end.
+//! cgroup below it, and come back in the end. It is the first choice where systemd has
+//! handed it over (`Delegate=yes`), else the last.
 //! Init is cloned into it (clone3(2), `CLONE_INTO_CGROUP`), which every kernel has that
 //! has the other calls that a container takes.
 //!

@@ -162,6 +162,7 @@ mod tests {
         Cgroups {
             hierarchy: Hierarchy::Hybrid,
             own: None,
+            handed_over: false,
             delegated: None,
             v1: vec![
                 at("cpu", "/c/cpu,cpuacct", true),

@@ -69,7 +69,10 @@ struct Place<'a> {
 }
 
 /// The nearest cgroup from `own` up to `top` below which one with these controllers can
-/// be made: what limits those above stays in force. The error is that of the topmost.
+/// be made: what limits those above stays in force. Our own is the last, since what we
+/// have it pass on stays so where we are killed, but the first where systemd has handed
+/// it over: it goes with us then, and those above may change at any time. The error is
+/// that of the topmost.
 fn place<'a>(
     own: &'a Path,
     top: &Path,
@@ -77,14 +80,21 @@ fn place<'a>(
     cgroups: &Cgroups,
     root: bool,
 ) -> Result<Place<'a>, Error> {
-    let mut found = fits(own, true, wanted, cgroups, root);
-    for dir in own.ancestors().skip(1) {
-        if found.is_ok() || !dir.starts_with(top) {
-            break;
-        }
-        found = fits(dir, false, wanted, cgroups, root);
+    let at_own = || fits(own, true, wanted, cgroups, root);
+    if cgroups.handed_over
+        && let Ok(place) = at_own()
+    {
+        return Ok(place);
     }
-    found
+    let mut why = None;
+    let above = own.ancestors().skip(1);
+    for dir in above.take_while(|dir| dir.starts_with(top)) {
+        match fits(dir, false, wanted, cgroups, root) {
+            Ok(place) => return Ok(place),
+            Err(error) => why = Some(error),
+        }
+    }
+    at_own().map_err(|error| why.unwrap_or(error))
 }
 
 fn fits<'a>(
@@ -310,6 +320,7 @@ mod tests {
         let cgroups = Cgroups {
             hierarchy: Hierarchy::V2,
             own: Some(own),
+            handed_over: false,
             delegated: Some(Delegated {
                 dir: top,
                 controllers: controllers.split(' ').map(str::to_owned).collect(),
@@ -376,28 +387,34 @@ mod tests {
 
     #[test]
     fn who_is_alone_steps_aside() {
-        let (folder, cgroups) = tree("memory pids", "memory pids", "");
+        let (folder, mut cgroups) = tree("memory pids", "memory pids", "");
         let own = folder.path().join("top/main/own");
         fs::write(own.join("cgroup.controllers"), "memory pids\n").unwrap();
-        let plan = || {
+        let plan = |cgroups: &Cgroups| {
             let (mut limits, wanted) = wanted();
             limits.cpuset_cpus = None;
-            design(&limits, &wanted, &cgroups, false).unwrap().dirs[0].to_string()
+            let plan = design(&limits, &wanted, cgroups, false).unwrap();
+            plan.dirs[0].to_string()
         };
         let own_id = std::process::id();
         fs::write(own.join("cgroup.procs"), format!("{own_id}\n")).unwrap();
         let dir = own.display();
-        assert_eq!(
-            plan(),
-            format!(
-                "move ourselves to {dir}/crun-lite-PID-runtime, pass memory, pids on below {dir}, \
-                 make the cgroup {dir}/crun-lite-PID: memory.max=67108864, \
-                 memory.swap.max=67108864, pids.max=9"
-            )
+        let aside = format!(
+            "move ourselves to {dir}/crun-lite-PID-runtime, pass memory, pids on below {dir}, \
+             make the cgroup {dir}/crun-lite-PID: memory.max=67108864, \
+             memory.swap.max=67108864, pids.max=9"
         );
+        assert!(plan(&cgroups).starts_with("make the cgroup "));
+        cgroups.handed_over = true;
+        assert_eq!(plan(&cgroups), aside);
         // With company it is not ours alone to empty.
         fs::write(own.join("cgroup.procs"), format!("{own_id}\n1\n")).unwrap();
-        assert!(plan().starts_with("make the cgroup "), "{}", plan());
+        assert!(plan(&cgroups).starts_with("make the cgroup "));
+        // Where there is nothing above.
+        fs::write(own.join("cgroup.procs"), format!("{own_id}\n")).unwrap();
+        cgroups.handed_over = false;
+        cgroups.delegated.as_mut().unwrap().dir = own.clone();
+        assert_eq!(plan(&cgroups), aside);
     }
 
     #[test]

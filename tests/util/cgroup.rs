@@ -21,7 +21,7 @@ pub(crate) struct Cell {
 
 impl Cell {
     /// One with these controllers, by their names in v2. `alone`: the program is the only
-    /// process in it, and nothing above it is its user's. The error says what is missing.
+    /// process in it, and nothing above it is an ordinary user's. The error says what is missing.
     pub(crate) fn new(who: Who, controllers: &[&str], alone: bool) -> Result<Self, String> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -51,6 +51,12 @@ impl Cell {
         pass_on(&top, controllers)?;
         cell.make(&top, &name)?;
         cell.homes.clone_from(&cell.dirs);
+        if alone && who == Who::Root {
+            // As systemd does it; without that what is above would do for root.
+            let flags = rustix::fs::XattrFlags::empty();
+            rustix::fs::setxattr(top.join(&name), "user.delegate", b"1", flags)
+                .map_err(|error| format!("no mark of delegation: {error}"))?;
+        }
         if !alone {
             let dir = top.join(&name);
             pass_on(&dir, controllers)?;
@@ -123,7 +129,10 @@ impl Cell {
 
     /// What a file of the container's cgroup says.
     pub(crate) fn file(&self, name: &str) -> Option<String> {
-        let files = self.made().into_iter().map(|dir| dir.join(name));
+        let made = self.made().into_iter();
+        // Not where the program itself is meanwhile.
+        let containers = made.filter(|dir| !dir.to_string_lossy().ends_with("-runtime"));
+        let files = containers.map(|dir| dir.join(name));
         let text = files
             .filter_map(|path| fs::read_to_string(path).ok())
             .next()?;

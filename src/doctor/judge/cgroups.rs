@@ -92,6 +92,7 @@ mod tests {
         Cgroups {
             hierarchy: Hierarchy::V2,
             own: Some(own.into()),
+            handed_over: false,
             delegated: delegated.map(|(dir, controllers)| Delegated {
                 dir: dir.into(),
                 controllers: controllers.iter().map(|&name| name.to_owned()).collect(),
@@ -162,6 +163,7 @@ mod tests {
         let old = |hierarchy, writable: [bool; 2]| Cgroups {
             hierarchy,
             own: None,
+            handed_over: false,
             delegated: None,
             v1: ["memory", "blkio", "devices"]
                 .into_iter()
