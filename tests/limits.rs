@@ -117,7 +117,7 @@ both! {
                 ("memory.swap.max", "16777216"),
                 ("memory.low", "16777216"),
                 ("cpu.max", "25000 50000"),
-                ("cpu.weight", "170"),
+                ("cpu.weight", "174"),
                 ("pids.max", "77"),
             ]
         } else {
