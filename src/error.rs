@@ -97,6 +97,27 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// A limit needs a cgroup that cannot be made; nothing has been changed.
+    #[error("{option}: {cause}")]
+    Limit {
+        /// The option.
+        option: &'static str,
+        /// What is missing.
+        cause: String,
+        /// How to get it.
+        remedy: String,
+    },
+    /// The container's cgroup could not be made or filled.
+    #[error("{step}: {path}")]
+    Cgroup {
+        /// What was being done, or the option that it was done for.
+        step: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// Another container of this user has the name; nothing has been changed.
     #[error("--name: there is a container named {0} already")]
     NameInUse(String),

@@ -5,6 +5,7 @@
 //! `net` never import each other and meet in [`cli::run`].
 
 pub mod bench;
+pub mod cgroup;
 pub mod cli;
 pub mod config;
 pub mod container;

@@ -106,6 +106,8 @@ fn runtime(args: Vec<String>) -> Result<u8, Error> {
         seccomp: SeccompProfile::Unconfined,
         landlock: None,
         no_new_privileges: true,
+        ulimits: Vec::new(),
+        landlock: None,
         tty,
     };
     let mut steps = vec![
@@ -139,6 +141,8 @@ fn runtime(args: Vec<String>) -> Result<u8, Error> {
         uid_map: maps.uid,
         gid_map: maps.gid,
         publish: Vec::new(),
+        cgroup: None,
+        oom_score_adj: None,
         steps,
     };
     let hang = has("hang");
@@ -158,6 +162,7 @@ fn runtime(args: Vec<String>) -> Result<u8, Error> {
             interactive: has("-i"),
         },
         network,
+        None,
     )?;
     let mut link: NetLink = prepared.take_link()?.expect("no link");
     assert_eq!(link.about, "zeroes");

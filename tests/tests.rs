@@ -29,6 +29,7 @@ mod hostile;
 mod icmp;
 mod isolation;
 mod lifecycle;
+mod limits;
 mod mounts;
 mod network;
 mod options;

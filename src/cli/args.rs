@@ -6,11 +6,14 @@
 //! option takes the next word as its value whatever that looks like, and a
 //! repeated option overrides the one before.
 
+mod limits;
+
 use std::ffi::OsString;
 
 use clap::{ArgAction, Args, Command, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use super::bench::BenchArgs;
+pub(super) use limits::LimitArgs;
 
 /// How ids are mapped and what the exit status means: what a user has to know
 /// that no single option says.
@@ -428,6 +431,9 @@ pub(super) struct RunArgs {
         help_heading = "Network"
     )]
     pub pcap: Option<OsString>,
+
+    #[command(flatten)]
+    pub limits: LimitArgs,
 
     /// User namespace: private, host (only as root) [default: private]
     #[arg(long, value_name = "MODE", help_heading = "Isolation")]

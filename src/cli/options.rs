@@ -8,6 +8,7 @@ mod budgets;
 mod egress;
 mod env;
 mod ids;
+mod limits;
 mod log_file;
 mod mounts;
 mod names;
@@ -41,6 +42,8 @@ pub(super) struct Host {
     pub env: Vec<(OsString, OsString)>,
     /// The host's name, which the container shares with `--uts=host`.
     pub hostname: String,
+    /// How many CPUs it has online; looked up where it matters.
+    pub cpus: fn() -> usize,
 }
 
 impl Host {
@@ -53,6 +56,7 @@ impl Host {
                 .nodename()
                 .to_string_lossy()
                 .into_owned(),
+            cpus: limits::cpus_online,
         }
     }
 
@@ -138,6 +142,7 @@ pub(super) fn validate(args: RunArgs, host: &Host) -> Result<RunSpec, Error> {
             .transpose()?,
         publish: publish::publish(&args.publish, &network)?,
         name: args.name.as_deref().map(publish::name).transpose()?,
+        limits: limits::limits(&args.limits, host.cpus)?,
         network,
         rootfs,
         hostname,

@@ -28,7 +28,11 @@ impl From<Error> for Report {
             message = format!("{message}: {cause}");
             source = cause.source();
         }
-        let hints = error.hint().iter().map(ToString::to_string).collect();
+        let hints = match &error {
+            // The message has said why.
+            Error::Limit { remedy, .. } => vec![remedy.clone()],
+            error => error.hint().iter().map(ToString::to_string).collect(),
+        };
         Self {
             message,
             hints,

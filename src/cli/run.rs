@@ -14,6 +14,7 @@ use super::options::{self, Host};
 use super::output;
 use super::report::Report;
 use super::{binfmt, seal};
+use crate::cgroup::{self, Cgroup};
 use crate::config::{EgressRules, Network, RootFs, RunSpec, search_domains};
 use crate::container::{self, NetLink, Sockets, SpawnIo, Supervisor};
 use crate::control::{Answer, Counter, Flow, Port, Request, Server};
@@ -82,7 +83,8 @@ fn prepare(spec: &RunSpec, resolv_conf: &str) -> Result<Plan, Error> {
         (spec.uid_map.clone(), spec.gid_map.clone())
     };
     let files = EtcFiles::new(spec, resolv_conf, &read_text("/etc/hosts"));
-    Ok(plan::compile(spec, &root, maps, &files))
+    let cgroup = cgroup::design(&spec.limits)?;
+    Ok(plan::compile(spec, &root, maps, &files, cgroup))
 }
 
 /// An entry of the default root filesystem as a step.
@@ -128,6 +130,7 @@ fn carry_out(
     resolv_conf: &str,
     inherited: Vec<OwnedFd>,
 ) -> Result<u8, Error> {
+    container::raise_limits(&spec.limits.ulimits)?;
     let network = match &spec.network {
         Network::Builtin(network) => Some(network),
         Network::None | Network::Host => None,
@@ -148,7 +151,9 @@ fn carry_out(
             .map(net::Link::into_parts)
             .map(|(about, fds)| NetLink { about, fds }))
     });
-    let mut prepared = container::spawn(plan, io, set_up)?;
+    // Before the container, so that it is dropped after it.
+    let cgroup = plan.cgroup.as_ref().map(Cgroup::make).transpose()?;
+    let mut prepared = container::spawn(plan, io, set_up, cgroup.as_ref())?;
     let mut poll = Poll::new().map_err(|error| Error::host("make the event loop", error))?;
     let link = match network {
         Some(_) => prepared.take_link()?,
@@ -202,6 +207,7 @@ fn carry_out(
         )? {
             // The terminal is given back at once, and signals end this process again.
             drop(supervisor);
+            drop(cgroup);
             signal::set_mask(SignalSet::EMPTY)
                 .map_err(|error| Error::host("unblock signals", error))?;
             if let Some(driver) = &mut driver {

@@ -4,6 +4,7 @@
 //! when a [`RunSpec`] exists, but everything that can be checked has been.
 
 mod egress;
+mod limits;
 mod publish;
 mod resolv_conf;
 
@@ -18,6 +19,7 @@ use serde::Serialize;
 use crate::sys::seccomp::{FilterFlags, Instruction};
 
 pub use egress::{Action, EgressRules, Rules, rule};
+pub use limits::{Limits, MemorySwap, NumberList, RESOURCES, Ulimit};
 pub use publish::{Publish, Transport};
 pub use resolv_conf::{NameServer, nameservers, search_domains};
 
@@ -82,6 +84,8 @@ pub struct RunSpec {
     pub pcap: Option<LogFile>,
     /// `--net-log`; only with a network of our own.
     pub net_log: Option<LogFile>,
+    /// What it may use.
+    pub limits: Limits,
 }
 
 /// `FILE[,size=BYTES][,files=N]` of `--pcap` and `--net-log`.

@@ -31,7 +31,9 @@ use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
 use super::ipc::{Channel, FromInit};
+use super::rlimits;
 use super::users::{self, Identity};
+use crate::config::Ulimit;
 use crate::error::{EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, EXIT_RUNTIME, StepFailure};
 use crate::plan::ExecStep;
 use crate::security::Restrictions;
@@ -64,6 +66,7 @@ pub(super) struct Command {
     restrictions: Restrictions,
     /// The slave of the command's pty.
     terminal: Option<OwnedFd>,
+    ulimits: Vec<Ulimit>,
 }
 
 impl Command {
@@ -117,6 +120,7 @@ impl Command {
             workdir,
             restrictions: Restrictions::prepare(step, root.as_fd())?,
             terminal,
+            ulimits: step.ulimits.clone(),
         })
     }
 
@@ -186,6 +190,7 @@ impl Command {
             .map_err(|error| StepFailure::new("close the descriptors of", &self.name, &error))?;
         sys::signal::set_mask(SignalSet::EMPTY)
             .map_err(|error| StepFailure::new("unblock the signals of", &self.name, &error))?;
+        rlimits::set(&self.ulimits)?;
         self.restrictions.after_setuid(*uid == 0)?;
         Ok(self.execvp())
     }

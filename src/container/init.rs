@@ -129,6 +129,9 @@ fn failed<E: Into<io::Error>>(
 impl Init {
     fn live(&self, plan: &Plan, io: SpawnIo, network: NetworkSetup<'_>) -> Result<u8, StepFailure> {
         self.detach()?;
+        if plan.cgroup.is_some() {
+            self.enter_cgroup(plan)?;
+        }
         self.rename()?;
         let mut work = Work {
             executor: fs::Executor::new(),
@@ -188,6 +191,17 @@ impl Init {
         if self.shares_pids {
             rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
                 .map_err(failed("make a child subreaper of", "init"))?;
+        }
+        Ok(())
+    }
+
+    /// Waits until this process is in the container's cgroup, which then becomes the
+    /// root of a cgroup namespace.
+    fn enter_cgroup(&self, plan: &Plan) -> Result<(), StepFailure> {
+        self.expect(ToInit::Placed)?;
+        if plan.namespaces.cgroup {
+            sys::process::unshare_cgroup_namespace()
+                .map_err(failed("make", "a cgroup namespace"))?;
         }
         Ok(())
     }
@@ -361,7 +375,8 @@ impl Init {
             rustix::process::set_parent_process_death_signal(None)
                 .map_err(failed("clear the parent-death signal of", "init"))?;
         }
-        let forked = sys::process::fork(CloneFlags::NONE).map_err(failed("fork", "the command"))?;
+        let forked =
+            sys::process::fork(CloneFlags::NONE, None).map_err(failed("fork", "the command"))?;
         let pid = match forked {
             Forked::Child => command.exec(&self.ends.channel),
             Forked::Parent(child) => child.pid,
@@ -425,7 +440,7 @@ impl Init {
                         pass_on(pid, signal, group)
                     }
                     Received::Message(ToInit::OpenSockets(count)) => self.open_sockets(count)?,
-                    Received::Message(ToInit::MapsWritten | ToInit::Go) => {}
+                    Received::Message(ToInit::Placed | ToInit::MapsWritten | ToInit::Go) => {}
                     Received::Nothing => break,
                     Received::End => {
                         self.end_all(procfs)?;

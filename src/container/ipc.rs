@@ -37,6 +37,8 @@ const MAX_FDS: usize = 32;
 /// From the parent to init.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ToInit {
+    /// Init is in the container's cgroup.
+    Placed,
     /// The id maps are in place.
     MapsWritten,
     /// Start the command.
@@ -89,6 +91,7 @@ const MAPS_WRITTEN: u8 = 1;
 const GO: u8 = 2;
 const SIGNAL: u8 = 3;
 const OPEN_SOCKETS: u8 = 4;
+const PLACED: u8 = 5;
 const LINK: u8 = 64;
 const TERMINAL: u8 = 65;
 const WARNING: u8 = 66;
@@ -222,6 +225,7 @@ impl AsFd for Channel {
 impl Message for ToInit {
     fn encode(&self) -> io::Result<(u8, Vec<u8>, Vec<BorrowedFd<'_>>)> {
         Ok(match self {
+            Self::Placed => (PLACED, Vec::new(), Vec::new()),
             Self::MapsWritten => (MAPS_WRITTEN, Vec::new(), Vec::new()),
             Self::Go => (GO, Vec::new(), Vec::new()),
             Self::OpenSockets(count) => (OPEN_SOCKETS, vec![*count], Vec::new()),
@@ -234,6 +238,7 @@ impl Message for ToInit {
 
     fn decode(kind: u8, body: &[u8], _fds: Vec<OwnedFd>) -> Option<Self> {
         match (kind, body) {
+            (PLACED, []) => Some(Self::Placed),
             (MAPS_WRITTEN, []) => Some(Self::MapsWritten),
             (GO, []) => Some(Self::Go),
             (OPEN_SOCKETS, [count]) => Some(Self::OpenSockets(*count)),

@@ -18,6 +18,7 @@ mod exec;
 mod init;
 mod ipc;
 mod procfs;
+mod rlimits;
 mod spawn;
 mod supervisor;
 mod users;
@@ -26,6 +27,7 @@ use std::os::fd::OwnedFd;
 
 use crate::error::StepFailure;
 
+pub use rlimits::raise as raise_limits;
 pub use spawn::{Prepared, spawn};
 pub use supervisor::{Sockets, Supervisor};
 

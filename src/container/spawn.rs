@@ -1,20 +1,22 @@
 //! The parent's part of making a container.
 
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags};
-use rustix::process::{Signal, WaitId, WaitIdOptions, WaitIdStatus};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus};
 use tracing::{debug, warn};
 
 use super::init::{self, Ends};
 use super::ipc::{Channel, FromInit, Received, ToInit};
 use super::procfs::Procfs;
 use super::{NetLink, NetworkSetup, SpawnIo};
+use crate::cgroup::Cgroup;
 use crate::error::Error;
 use crate::ns::{self, idmap};
 use crate::plan::Plan;
-use crate::sys::process::{Child, Forked};
+use crate::sys::process::{Child, CloneFlags, Forked};
 use crate::sys::signal::{self, SignalFd, SignalSet};
 
 /// The signals that the parent takes from its signalfd, to act on or to pass to
@@ -60,7 +62,7 @@ pub(super) struct Init {
     /// With the host's PID namespace: where to find what init leaves behind.
     procfs: Option<Procfs>,
     /// Children of the parent that are none of the container's.
-    pub(super) others: Vec<rustix::process::Pid>,
+    pub(super) others: Vec<Pid>,
     reaped: bool,
 }
 
@@ -119,14 +121,20 @@ pub struct Prepared {
 }
 
 /// Clones the container's init, which carries out `plan` up to its last step
-/// while the caller goes on.
+/// while the caller goes on. `cgroup` is what the plan's has become; it is to outlive
+/// the container.
 ///
 /// From here on the signals that are passed on to the command are blocked in
 /// this process; they stay so, for they are meant for the container.
 ///
 /// # Errors
 /// What the kernel or an id-map tool refuses. Nothing is left behind then.
-pub fn spawn(plan: &Plan, io: SpawnIo, network: NetworkSetup<'_>) -> Result<Prepared, Error> {
+pub fn spawn(
+    plan: &Plan,
+    io: SpawnIo,
+    network: NetworkSetup<'_>,
+    cgroup: Option<&Cgroup>,
+) -> Result<Prepared, Error> {
     ns::check(&plan.namespaces)?;
     // Where the caller ignores SIGCHLD, the kernel would reap init unseen.
     signal::reset_disposition(libc::SIGCHLD)
@@ -148,7 +156,12 @@ pub fn spawn(plan: &Plan, io: SpawnIo, network: NetworkSetup<'_>) -> Result<Prep
     // All of them across the clone: one that is delivered in the child before it
     // has its own signalfd would be lost.
     signal::set_mask(SignalSet::ALL).map_err(|e| Error::host("block signals", e))?;
-    let forked = crate::sys::process::fork(ns::clone_flags(&plan.namespaces));
+    let mut flags = ns::clone_flags(&plan.namespaces);
+    if cgroup.is_some() {
+        // Its root would be our own cgroup: init makes it in the container's.
+        flags = flags.without(CloneFlags::NEWCGROUP);
+    }
+    let forked = crate::sys::process::fork(flags, cgroup.and_then(Cgroup::clone_into));
     let child = match forked {
         Ok(Forked::Child) => init::run(
             plan,
@@ -188,6 +201,13 @@ pub fn spawn(plan: &Plan, io: SpawnIo, network: NetworkSetup<'_>) -> Result<Prep
         set_up: false,
         released: false,
     };
+    if let Some(cgroup) = cgroup {
+        cgroup.admit(prepared.init.child.pid)?;
+        prepared.tell(&ToInit::Placed)?;
+    }
+    if let Some(score) = plan.oom_score_adj {
+        set_oom_score_adj(prepared.init.child.pid, score)?;
+    }
     if plan.namespaces.user {
         let maps = idmap::Maps {
             uid: plan.uid_map.clone(),
@@ -201,6 +221,32 @@ pub fn spawn(plan: &Plan, io: SpawnIo, network: NetworkSetup<'_>) -> Result<Prep
         prepared.tell(&ToInit::MapsWritten)?;
     }
     Ok(prepared)
+}
+
+/// Sets init's `oom_score_adj`, which the command inherits. Only the host's root can go
+/// below its own; for others that is the least, as with podman.
+fn set_oom_score_adj(pid: Pid, score: i16) -> Result<(), Error> {
+    let file = |pid: &str| format!("/proc/{pid}/oom_score_adj");
+    let path = file(&pid.as_raw_nonzero().to_string());
+    let own = || {
+        let own: i16 = fs::read_to_string(file("self")).ok()?.trim().parse().ok()?;
+        (score < own).then_some(own)
+    };
+    match fs::write(path, score.to_string()) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => match own() {
+            Some(own) => {
+                warn!(
+                    "--oom-score-adj: {score} is lower than our own, {own}, and only the host's \
+                     root can go below that (CAP_SYS_RESOURCE): it stays at {own}"
+                );
+                Ok(())
+            }
+            None => Err(Error::host("set the oom_score_adj of the container", error)),
+        },
+        written => {
+            written.map_err(|error| Error::host("set the oom_score_adj of the container", error))
+        }
+    }
 }
 
 impl Prepared {

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::cgroup::CgroupPlan;
 use super::etc_files::EtcFiles;
 use super::step::{ExecStep, LandlockStep, LinkStep, MountFlags, Plan, Step};
 use crate::config::{
@@ -57,7 +58,8 @@ pub enum RootSource {
 }
 
 /// Compiles a run to the steps that make it. `maps` are the user and group id
-/// maps that the namespace will have, empty where it is the host's.
+/// maps that the namespace will have, empty where it is the host's; `cgroup` is where
+/// its limits are set, if it has any.
 ///
 /// The order is the point:
 /// 1. nothing propagates before anything is mounted;
@@ -73,6 +75,7 @@ pub fn compile(
     root: &RootSource,
     maps: (Vec<IdMapEntry>, Vec<IdMapEntry>),
     files: &EtcFiles,
+    cgroup: Option<CgroupPlan>,
 ) -> Plan {
     let (uid_map, gid_map) = maps;
     let mut steps = vec![Step::PrivateMounts];
@@ -146,13 +149,16 @@ pub fn compile(
         landlock: domain(spec),
         no_new_privileges: spec.no_new_privileges,
         tty: spec.tty,
+        ulimits: spec.limits.ulimits.clone(),
     })));
     Plan {
         publish: spec.publish.clone(),
         egress: egress(spec),
+        cgroup,
         namespaces: spec.namespaces,
         uid_map,
         gid_map,
+        oom_score_adj: spec.limits.oom_score_adj,
         steps,
     }
 }

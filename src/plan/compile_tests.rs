@@ -1,6 +1,7 @@
 use super::*;
 use crate::config::{
-    BuiltinNetwork, LinkChoice, MountSpec, NameOrId, Namespaces, RootFs, SeccompProfile, UserSpec,
+    BuiltinNetwork, Limits, LinkChoice, MountSpec, NameOrId, Namespaces, RootFs, SeccompProfile,
+    UserSpec,
 };
 use crate::plan::FileKind;
 use crate::security::caps;
@@ -43,6 +44,7 @@ fn spec() -> RunSpec {
         net_log: None,
         publish: Vec::new(),
         name: None,
+        limits: Limits::default(),
     }
 }
 
@@ -57,7 +59,7 @@ fn maps() -> (Vec<IdMapEntry>, Vec<IdMapEntry>) {
 }
 
 fn plan_of(spec: &RunSpec, root: &RootSource) -> Plan {
-    compile(spec, root, maps(), &EtcFiles::new(spec, "", ""))
+    compile(spec, root, maps(), &EtcFiles::new(spec, "", ""), None)
 }
 
 fn volume(source: &str, target: &str) -> MountSpec {

@@ -33,8 +33,22 @@ impl Display for Plan {
             }
             line(f, &format_args!("{default} its traffic to all else"))?;
         }
+        for dir in self.cgroup.iter().flat_map(|cgroup| &cgroup.dirs) {
+            line(f, dir)?;
+        }
         let names = Names(&self.namespaces);
-        line(f, &format_args!("clone into new namespaces: {names}"))?;
+        let there = if self.cgroup.is_some() {
+            "the cgroup and "
+        } else {
+            ""
+        };
+        line(
+            f,
+            &format_args!("clone into {there}new namespaces: {names}"),
+        )?;
+        if let Some(score) = self.oom_score_adj {
+            line(f, &format_args!("set oom_score_adj to {score}"))?;
+        }
         if self.namespaces.user {
             line(f, &format_args!("map user ids: {}", Map(&self.uid_map)))?;
             line(f, &format_args!("map group ids: {}", Map(&self.gid_map)))?;
@@ -321,8 +335,12 @@ impl Display for ExecStep {
         let terminal = if self.tty { ", own terminal" } else { "" };
         write!(
             f,
-            " (capabilities: {kept}; {filter}{privileges}{terminal}{landlock})"
-        )
+            " (capabilities: {kept}; {filter}{privileges}{terminal}{landlock}"
+        )?;
+        for ulimit in &self.ulimits {
+            write!(f, "; {ulimit}")?;
+        }
+        f.write_str(")")
     }
 }
 

@@ -5,7 +5,10 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::config::{EgressRules, IdMapEntry, Namespaces, Publish, SeccompProfile, UserSpec};
+use super::cgroup::CgroupPlan;
+use crate::config::{
+    EgressRules, IdMapEntry, Namespaces, Publish, SeccompProfile, Ulimit, UserSpec,
+};
 
 /// Everything that a run will do, in order.
 #[derive(Debug, Clone, Serialize)]
@@ -14,12 +17,16 @@ pub struct Plan {
     pub publish: Vec<Publish>,
     /// What the container may reach, if there are rules about it.
     pub egress: Option<EgressRules>,
+    /// The cgroup that the container is in, where it has a limit.
+    pub cgroup: Option<CgroupPlan>,
     /// The namespaces that clone3(2) makes.
     pub namespaces: Namespaces,
     /// How ids are mapped; written by the parent right after the clone.
     pub uid_map: Vec<IdMapEntry>,
     /// How group ids are mapped.
     pub gid_map: Vec<IdMapEntry>,
+    /// What the parent sets init's `oom_score_adj` to.
+    pub oom_score_adj: Option<i16>,
     /// Carried out by init, in order.
     pub steps: Vec<Step>,
 }
@@ -230,4 +237,6 @@ pub struct ExecStep {
     pub no_new_privileges: bool,
     /// It gets a pty of its own as controlling terminal.
     pub tty: bool,
+    /// Its resource limits that are not ours.
+    pub ulimits: Vec<Ulimit>,
 }

@@ -84,6 +84,7 @@ fn exec(capabilities: u64) -> ExecStep {
         landlock: None,
         no_new_privileges: true,
         tty: false,
+        ulimits: Vec::new(),
     }
 }
 

@@ -1,9 +1,12 @@
 //! Making and leaving processes: clone3(2) and _exit(2).
 
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::process::Pid;
+
+/// `CLONE_INTO_CGROUP`, which the C library's headers give as a signed number.
+const INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// Flags of clone3(2) for the namespaces and options that crun-lite uses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -26,6 +29,12 @@ impl CloneFlags {
     pub const NEWNET: Self = Self(libc::CLONE_NEWNET as u64);
     /// cgroup_namespaces(7)
     pub const NEWCGROUP: Self = Self(libc::CLONE_NEWCGROUP as u64);
+
+    /// Those of `self` that `other` has not.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
 
     /// These flags and, where `condition` holds, `other`.
     #[must_use]
@@ -57,12 +66,13 @@ pub struct Child {
 }
 
 /// Forks with clone3(2): a copy-on-write child with exit signal `SIGCHLD`, in
-/// the new namespaces that `flags` names.
+/// the new namespaces that `flags` names and in the cgroup (v2) whose directory
+/// `cgroup` is, else in the caller's.
 ///
 /// # Errors
 /// Those of clone3(2), and `EDEADLK` when the caller has other threads: their
 /// locks would stay locked in the child for ever.
-pub fn fork(flags: CloneFlags) -> io::Result<Forked> {
+pub fn fork(flags: CloneFlags, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Forked> {
     if !single_threaded() {
         return Err(io::Error::from_raw_os_error(libc::EDEADLK));
     }
@@ -72,6 +82,10 @@ pub fn fork(flags: CloneFlags) -> io::Result<Forked> {
     args.flags = flags.0 | libc::CLONE_PIDFD as u64;
     args.pidfd = std::ptr::from_mut(&mut pidfd) as u64;
     args.exit_signal = libc::SIGCHLD as u64;
+    if let Some(cgroup) = cgroup {
+        args.flags |= INTO_CGROUP;
+        args.cgroup = u64::from(cgroup.as_raw_fd().unsigned_abs());
+    }
     // SAFETY: `args` and `pidfd` outlive the call and the size is that of
     // `args`. Without CLONE_VM the child has a copy of the whole address space
     // and goes on on its copy of this stack, and there is no other thread whose
@@ -91,6 +105,20 @@ pub fn fork(flags: CloneFlags) -> io::Result<Forked> {
             let pid = Pid::from_raw(pid).ok_or_else(|| io::Error::from_raw_os_error(libc::EIO))?;
             Ok(Forked::Parent(Child { pid, pidfd }))
         }
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Makes a cgroup namespace whose root is the cgroup that this process is in, and
+/// enters it.
+///
+/// # Errors
+/// Those of unshare(2).
+pub fn unshare_cgroup_namespace() -> io::Result<()> {
+    // SAFETY: integers only. A cgroup namespace is only looked at where paths of cgroups
+    // are shown or mounted; nothing of this process's memory depends on it.
+    match unsafe { libc::unshare(libc::CLONE_NEWCGROUP) } {
+        0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
 }

@@ -156,6 +156,7 @@ mod tests {
             euid: 1000,
             env,
             hostname: "outside".to_owned(),
+            cpus: || 2,
         }
     }
 

@@ -12,6 +12,7 @@ fn host() -> Host {
         euid: 1000,
         env: vec![("TERM".into(), "screen".into())],
         hostname: "outside".into(),
+        cpus: || 2,
     }
 }
 
