@@ -107,7 +107,6 @@ fn runtime(args: Vec<String>) -> Result<u8, Error> {
         landlock: None,
         no_new_privileges: true,
         ulimits: Vec::new(),
-        landlock: None,
         tty,
     };
     let mut steps = vec![
