@@ -21,7 +21,7 @@
 //! | T15 | every client looks like 127.0.0.1 (CVE-2021-20199) | `published::clients_keep_their_addresses_over_tcp_and_udp` |
 //! | T16 | lengths that a field of a message cannot hold (CVE-2021-43784) | `escape::lengths` |
 //!
-//! The races start the program `CRUN_LITE_RACES` times (20), as each user.
+//! The races start the program `CRUN_LITE_RACES` times (5), as each user.
 
 mod descriptors;
 mod identity;
@@ -41,7 +41,7 @@ use crate::util::{CrunLite, number_from_env};
 
 /// How many starts a race is given.
 fn races() -> u64 {
-    number_from_env("CRUN_LITE_RACES", 20)
+    number_from_env("CRUN_LITE_RACES", 5)
 }
 
 /// What one start of a race has come to.
