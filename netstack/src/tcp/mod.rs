@@ -205,8 +205,10 @@ impl Stack {
             self.tcp_segment(now, id, packet, &segment, bursts, host);
         } else if segment.syn && segment.ack.is_none() && !segment.rst && !segment.fin {
             self.tcp_open(now, key, packet, &segment, host);
-        } else {
+        } else if self.is_somebody(packet.destination) {
             refuse(&mut self.link, host, &key, &segment);
+        } else {
+            self.stats.dropped += 1;
         }
     }
 
