@@ -344,7 +344,9 @@ fn name(text: &str) -> Result<Target, String> {
             "neither an address nor a name; a port of any address is written *:PORT".to_owned(),
         );
     }
-    let name = Name::new(name).ok_or("a part of the name is empty, or it is too long")?;
+    // One dot may stand at the end, not two.
+    let written = Some(name).filter(|name| !name.ends_with('.'));
+    let name = written.and_then(Name::new).ok_or("a part of the name is empty, or it is too long")?;
     Ok(if below {
         Target::Below(name)
     } else {

@@ -242,6 +242,8 @@ fn what_is_wrong_with_a_rule_is_said() {
         ("dns:10.0.0.1", "about names"),
         ("b\u{fc}cher.example", "ASCII form"),
         ("a..b", "a part of the name is empty"),
+        ("a.b..", "a part of the name is empty"),
+        ("192.0.2.1..", "a part of the name is empty"),
         ("*.", "a part of the name is empty"),
         (".", "a part of the name is empty"),
         ("a.*.b", "neither an address"),
