@@ -274,7 +274,8 @@ impl Conn {
             );
         }
         assert!(
-            self.end.is_none_or(|end| upto <= end && (!fin || upto == end)),
+            self.end
+                .is_none_or(|end| upto <= end && (!fin || upto == end)),
             "data behind the end, or two ends"
         );
         self.got = self.got.max(upto);

@@ -181,7 +181,11 @@ impl Frame {
         if at == usize::MAX || length < at + 2 {
             return;
         }
-        let addresses = if v4 { IP + 12..IP + 20 } else { IP + 8..IP + 40 };
+        let addresses = if v4 {
+            IP + 12..IP + 20
+        } else {
+            IP + 8..IP + 40
+        };
         let pseudo = match protocol {
             ICMP => 0,
             _ => pseudo(&self.bytes[addresses], protocol, length),
@@ -228,7 +232,11 @@ impl Frame {
         if at == usize::MAX || view.fragment {
             return;
         }
-        let addresses = if v4 { IP + 12..IP + 20 } else { IP + 8..IP + 40 };
+        let addresses = if v4 {
+            IP + 12..IP + 20
+        } else {
+            IP + 8..IP + 40
+        };
         let pseudo = match protocol {
             ICMP => 0,
             _ => pseudo(&self.bytes[addresses], protocol, range.len()),

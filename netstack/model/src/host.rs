@@ -88,7 +88,7 @@ pub struct Sockets {
     pub echoes: VecDeque<(FlowId, u16)>,
     pub queries: VecDeque<(FlowId, SocketAddr, Vec<u8>)>,
     /// What a UDP datagram of this call must be made of, one after the other.
-    pub expected: Option<Vec<u8>>,
+    pub expected: Option<&'static [u8]>,
     /// Size of the buffer of new sockets.
     pub buffer: usize,
     pub refused: u64,
@@ -304,7 +304,10 @@ impl Host for Sockets {
         );
         let fault = self.fault(Call::Send);
         let tcp = self.used(flow);
-        assert!(!tcp.connecting && !tcp.shut, "a write before or behind its time");
+        assert!(
+            !tcp.connecting && !tcp.shut,
+            "a write before or behind its time"
+        );
         if let Some(error) = fault {
             // An error ends a connection.
             tcp.error = Some(error);
@@ -430,7 +433,7 @@ impl Host for Sockets {
                 "a datagram of {} bytes is not what was sent",
                 payload.len()
             );
-            expected.drain(..payload.len());
+            *expected = &expected[payload.len()..];
         }
         if let Some(error) = fault {
             return Err(error);
@@ -481,8 +484,14 @@ impl Host for Sockets {
             && how == Close::Orderly
         {
             let conn = &self.watch.conns[conn];
-            assert!(conn.shut && conn.read_end, "in order is when both have ended");
-            assert!(conn.opaque || conn.end == Some(conn.read), "the end was sent");
+            assert!(
+                conn.shut && conn.read_end,
+                "in order is when both have ended"
+            );
+            assert!(
+                conn.opaque || conn.end == Some(conn.read),
+                "the end was sent"
+            );
         }
         let place = self.places.get_mut(flow.index as usize);
         if let Some(place) = place {

@@ -29,6 +29,22 @@
     reason = "for tests only: a panic is what a find is, and numbers are cut on purpose"
 )]
 
+/// Plants the fault that the environment variable `NETMODEL_FAULT` names, in a build that
+/// has any.
+pub fn plant() {
+    #[cfg(fuzz_fault)]
+    {
+        use netstack::fault::{Fault, plant};
+        match std::env::var("NETMODEL_FAULT").as_deref() {
+            Ok("checksum") => plant(Fault::Checksum),
+            Ok("leak") => plant(Fault::Leak),
+            Ok("edge") => plant(Fault::Edge),
+            Ok(other) => panic!("NETMODEL_FAULT={other} is no fault"),
+            Err(_) => {}
+        }
+    }
+}
+
 pub mod blast;
 pub mod conn;
 pub mod frame;

@@ -166,7 +166,11 @@ impl Watch {
         ];
         let (vnet, head) = head.split_at(if self.link.vnet_header { VNET } else { 0 });
         assert!(head.len() >= 14 + 20, "a frame that is too short");
-        assert_eq!(head[6..12], STACK_MAC, "frames come from the stack's address");
+        assert_eq!(
+            head[6..12],
+            STACK_MAC,
+            "frames come from the stack's address"
+        );
         assert_ne!(head[..6], STACK_MAC, "a frame to ourselves");
         let long = head.len() - 14 + parts[0].len() + parts[1].len();
         let gso = vnet.get(1).copied().unwrap_or(0);
@@ -354,11 +358,18 @@ impl Watch {
             (5, UDP) => 8,
             other => panic!("gso type and protocol {other:?}"),
         };
-        assert!(if packet.protocol == TCP { link.tso } else { link.uso });
+        assert!(if packet.protocol == TCP {
+            link.tso
+        } else {
+            link.uso
+        });
         let headers = packet.transport + header;
         assert_eq!(usize::from(field(2)), 14 + headers, "hdr_len");
         let size = usize::from(packet.gso_size);
-        assert!(size > 0 && headers + size <= usize::from(link.mtu), "gso_size");
+        assert!(
+            size > 0 && headers + size <= usize::from(link.mtu),
+            "gso_size"
+        );
         assert!(packet.payload() > size, "more than one segment");
     }
 
@@ -380,7 +391,11 @@ impl Watch {
             scale: None,
         };
         let flags = said.flags;
-        assert_eq!(flags & !(FIN | SYN | RST | PSH | ACK), 0, "flags {flags:#x}");
+        assert_eq!(
+            flags & !(FIN | SYN | RST | PSH | ACK),
+            0,
+            "flags {flags:#x}"
+        );
         let control = (flags & (FIN | SYN | RST)).count_ones();
         assert!(control <= 1, "flags {flags:#x}");
         assert!(flags & ACK != 0 || control == 1 && flags & FIN == 0);

@@ -123,7 +123,11 @@ impl World {
             };
             let before = self.host.calls;
             self.call(|stack, now, host| stack.tick(now, host));
-            idle = if self.host.calls == before { idle + 1 } else { 0 };
+            idle = if self.host.calls == before {
+                idle + 1
+            } else {
+                0
+            };
             assert!(idle < 3, "nothing comes of the deadline {due}");
             assert!(turns < 20_000, "no rest at {}", self.now);
         }

@@ -10,7 +10,9 @@ fn every_target_plays_noise() {
             let mut rng = Rng::new(seed);
             let mut bytes = vec![0; 1 + rng.below(4000)];
             rng.fill(&mut bytes);
-            if seed == 0 { eprintln!("{name}"); }
+            if seed == 0 {
+                eprintln!("{name}");
+            }
             let played = std::panic::catch_unwind(|| target(&bytes));
             assert!(played.is_ok(), "{name} {seed}");
         }

@@ -346,7 +346,9 @@ fn name(text: &str) -> Result<Target, String> {
     }
     // One dot may stand at the end, not two.
     let written = Some(name).filter(|name| !name.ends_with('.'));
-    let name = written.and_then(Name::new).ok_or("a part of the name is empty, or it is too long")?;
+    let name = written
+        .and_then(Name::new)
+        .ok_or("a part of the name is empty, or it is too long")?;
     Ok(if below {
         Target::Below(name)
     } else {

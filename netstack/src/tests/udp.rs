@@ -197,7 +197,10 @@ fn segments_down_to_the_other_version() {
         let data = pattern(1, 65_527);
         w.datagram(port, client, &data, 1400);
         let shown = SocketAddrV4::new(GATEWAY, 4000);
-        let expected: Vec<_> = data.chunks(1400).map(|one| seen(shown, 7000, one)).collect();
+        let expected: Vec<_> = data
+            .chunks(1400)
+            .map(|one| seen(shown, 7000, one))
+            .collect();
         assert_eq!(w.take(), expected);
         w.stack.unpublish_udp(port, &mut w.host);
         w.assert_works();

@@ -278,6 +278,7 @@ fn run(options: &Options, seen: &[Vec<u8>], shared: &Arc<Shared>) -> (Totals, f6
 }
 
 fn main() -> ExitCode {
+    netmodel::plant();
     let mut stdout = std::io::stdout().lock();
     let options = match options() {
         Ok(Some(options)) => options,

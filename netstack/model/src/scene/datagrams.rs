@@ -13,7 +13,7 @@ use crate::stream::Stream;
 /// First port of the container that datagrams come from.
 const FIRST_PORT: u16 = 20_000;
 const LENGTHS: [usize; 16] = [
-    0, 1, 2, 8, 20, 64, 100, 100, 100, 512, 1200, 1400, 1472, 1473, 4000, 30_000,
+    0, 1, 2, 8, 20, 64, 100, 100, 30, 12, 40, 512, 1472, 1473, 4000, 30_000,
 ];
 
 fn far(n: usize, v6: bool) -> IpAddr {
@@ -89,7 +89,7 @@ impl Scene {
             let size = source.pick(&[1_u16, 100, 512, 1200, 1472]);
             self.frame.super_segment(5, size);
         }
-        self.world.host.expected = Some(stream.at(0, length).to_vec());
+        self.world.host.expected = Some(stream.at(0, length));
         self.send(None);
         self.world.host.expected = None;
     }
@@ -235,15 +235,7 @@ impl Scene {
         }
     }
 
-    fn piece(
-        &mut self,
-        to: IpAddr,
-        protocol: u8,
-        ident: u16,
-        at: usize,
-        more: bool,
-        piece: &[u8],
-    ) {
+    fn piece(&mut self, to: IpAddr, protocol: u8, ident: u16, at: usize, more: bool, piece: &[u8]) {
         let units = (at / 8) as u16 & 0x1fff;
         if to.is_ipv4() {
             self.frame.ip(to, protocol);
@@ -287,7 +279,8 @@ impl Scene {
         let (protocol, kind) = if v6 { (ICMPV6, 128) } else { (ICMP, 8) };
         self.frame.ip(to, protocol);
         let ident = source.below(8) as u8;
-        self.frame.push(&[kind, 0, 0, 0, 0, ident, 0, source.byte()]);
+        self.frame
+            .push(&[kind, 0, 0, 0, 0, ident, 0, source.byte()]);
         self.frame
             .room(length)
             .copy_from_slice(Stream(4).at(0, length));
@@ -332,7 +325,11 @@ impl Scene {
             0 => SocketAddr::new(far(0, v6), 7),
             known => self.world.host.datagrams[source.below(known)].1,
         };
-        let v6 = if source.one_in(8) { v6 } else { remote.is_ipv6() };
+        let v6 = if source.one_in(8) {
+            v6
+        } else {
+            remote.is_ipv6()
+        };
         let port = FIRST_PORT + source.below(self.ports) as u16;
         let protocol = source.pick(&[UDP, UDP, UDP, TCP, ICMP, ICMPV6, 0, 44]);
         let mut inner = Frame::default();
@@ -346,7 +343,9 @@ impl Scene {
         inner.room(40);
         inner.finish(false);
         let quote = &inner.on(false)[14..];
-        let quote = &quote[..quote.len().min(source.pick(&[8, 19, 20, 24, 28, 40, 44, 48, 88]))];
+        let quote = &quote[..quote
+            .len()
+            .min(source.pick(&[8, 19, 20, 24, 28, 40, 44, 48, 88]))];
         let to = if source.one_in(2) {
             near(source, v6)
         } else {
@@ -357,7 +356,11 @@ impl Scene {
         } else {
             (ICMP, source.pick(&[3_u8, 3, 3, 4, 5, 11, 12]), 3)
         };
-        let code = if source.one_in(4) { source.byte() } else { code };
+        let code = if source.one_in(4) {
+            source.byte()
+        } else {
+            code
+        };
         self.frame.ip(to, protocol);
         self.frame
             .push(&[kind, code, 0, 0, 0, 0, source.byte(), source.byte()]);

@@ -11,7 +11,17 @@ use crate::source::Source;
 const FIRST_PORT: u16 = 30_000;
 
 const LABELS: [&[u8]; 12] = [
-    b"a", b"b", b"example", b"c", b"x", b"A", b"EXAMPLE", b"in-addr", b"ip6", b"arpa", b"www",
+    b"a",
+    b"b",
+    b"example",
+    b"c",
+    b"x",
+    b"A",
+    b"EXAMPLE",
+    b"in-addr",
+    b"ip6",
+    b"arpa",
+    b"www",
     b"\x00\xff.",
 ];
 const KINDS: [u16; 12] = [1, 28, 12, 5, 16, 33, 65, 255, 252, 41, 0, 0xffff];
@@ -55,7 +65,11 @@ fn name(source: &mut impl Source, out: &mut Vec<u8>) {
 
 fn message(source: &mut impl Source, out: &mut Vec<u8>) {
     out.clear();
-    let bits = if source.one_in(8) { source.u16() } else { 0x0001 };
+    let bits = if source.one_in(8) {
+        source.u16()
+    } else {
+        0x0001
+    };
     let [a, b] = bits.to_le_bytes();
     out.extend([0, source.below(4) as u8, a, b, 0, 1, 0, 0, 0, 0, 0, 0]);
     if source.one_in(16) {
@@ -108,7 +122,11 @@ fn answer(source: &mut impl Source, query: &[u8], out: &mut Vec<u8>) {
             28 => 16,
             _ => source.below(40),
         };
-        let data = if source.one_in(16) { source.below(300) } else { data };
+        let data = if source.one_in(16) {
+            source.below(300)
+        } else {
+            data
+        };
         out.extend((data as u16).to_be_bytes());
         let start = out.len();
         out.resize(start + data, source.byte());

@@ -77,7 +77,11 @@ impl Scene {
         header[1] = source.pick(&[0_u8, 1, 3, 4, 5, 0x81, 0x85, 255]);
         for at in (2..VNET).step_by(2) {
             let value = source.pick(&[0_u16, 1, 14, 34, 54, 100, 1460, 65_535]);
-            let value = if source.one_in(4) { source.u16() } else { value };
+            let value = if source.one_in(4) {
+                source.u16()
+            } else {
+                value
+            };
             header[at..at + 2].copy_from_slice(&value.to_ne_bytes());
         }
         if source.one_in(8) {
@@ -97,7 +101,11 @@ impl Scene {
             0 => {
                 // Not even a header of its own.
                 let vnet = self.world.vnet;
-                let bytes = if vnet && noise.len() < VNET { &[] } else { noise };
+                let bytes = if vnet && noise.len() < VNET {
+                    &[]
+                } else {
+                    noise
+                };
                 return self.world.input(bytes, None);
             }
             1 => {

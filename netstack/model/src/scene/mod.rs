@@ -9,9 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU32;
 
 use hostile::frames::{DNS, DNS6, GATEWAY, GATEWAY6, GUEST, GUEST6, STACK_MAC, TCP};
-use netstack::{
-    Config, Duration, HostError, Ipv6Config, Limits, LinkConfig, Policy, Rule, Rules,
-};
+use netstack::{Config, Duration, HostError, Ipv6Config, Limits, LinkConfig, Policy, Rule, Rules};
 
 use crate::conn::{Conn, Said};
 use crate::frame::{Frame, IP, VNET, View, fold, pseudo, sum};
@@ -302,12 +300,10 @@ impl Scene {
                     said.scale = Some(*scale);
                     options = rest;
                 }
-                (_, [length, ..]) if *length >= 2 => {
-                    match options.get(usize::from(*length)..) {
-                        Some(rest) => options = rest,
-                        None => break,
-                    }
-                }
+                (_, [length, ..]) if *length >= 2 => match options.get(usize::from(*length)..) {
+                    Some(rest) => options = rest,
+                    None => break,
+                },
                 _ => break,
             }
         }
@@ -328,7 +324,11 @@ impl Scene {
         let Some(view) = View::of(&bytes[VNET..]) else {
             return false;
         };
-        let addresses = if view.v4 { IP + 12..IP + 20 } else { IP + 8..IP + 40 };
+        let addresses = if view.v4 {
+            IP + 12..IP + 20
+        } else {
+            IP + 8..IP + 40
+        };
         let segment = VNET + view.transport.start..VNET + view.transport.end;
         let pseudo = pseudo(&bytes[addresses], view.protocol, segment.len());
         fold(pseudo + sum(&bytes[segment])) == 0xffff

@@ -10,7 +10,7 @@ use crate::frame::Tcp;
 use crate::source::Source;
 
 const LENGTHS: [usize; 16] = [
-    0, 0, 1, 1, 2, 7, 33, 100, 100, 535, 536, 1000, 1400, 1440, 1460, 20_000,
+    0, 0, 1, 1, 2, 7, 33, 100, 100, 10, 64, 20, 300, 535, 536, 1460,
 ];
 const WINDOWS: [u16; 16] = [
     0, 1, 2, 100, 535, 536, 1460, 4096, 8192, 16_384, 32_768, 65_535, 65_535, 65_535, 65_535, 512,
@@ -99,7 +99,8 @@ impl Scene {
                 4 => self.batch(place, source),
                 _ => self.odd_near(place, source),
             },
-            10..=14 => self.far(place, source),
+            10..=13 => self.far(place, source),
+            14 => self.acknowledge(place, source),
             _ => self.kernel(place, source),
         }
     }
@@ -247,7 +248,7 @@ impl Scene {
     fn data(&mut self, place: usize, source: &mut impl Source) {
         let mut said = self.said(place, PSH, source);
         said.length = source.pick(&LENGTHS);
-        if source.one_in(16) {
+        if source.one_in(64) {
             said.length = source.below(40_000);
         }
         if !self.world.vnet {
@@ -375,11 +376,11 @@ impl Scene {
         let error = source.pick(&ERRORS);
         let ready = self.world.host.far(flow, |tcp| match act {
             0..=6 if !tcp.ended && tcp.error.is_none() => {
-                let more = usize::from(amount) >> (act * 2);
+                let more = usize::from(amount) >> (act + 4);
                 tcp.waiting = (tcp.waiting + more).min(1 << 18);
             }
             7 | 8 if !tcp.ended && tcp.error.is_none() => {
-                let more = usize::from(amount) * 4;
+                let more = usize::from(amount) >> (amount & 15);
                 tcp.waiting = (tcp.waiting + more).min(1 << 18);
             }
             9..=11 => tcp.room = (tcp.room + usize::from(amount)).min(1 << 18),
