@@ -132,8 +132,10 @@ impl Model {
                 can
             }
             Act::Shut(side) => {
+                // Also behind a reset that it has not been told of: who has read the end is
+                // told of it by the next write at the latest.
                 let end = &mut self.ends[side.place()];
-                let can = !reset && !end.shut;
+                let can = !end.shut && !end.reset && (!reset || end.saw_end);
                 end.shut |= can;
                 can
             }

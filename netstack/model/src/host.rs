@@ -47,6 +47,8 @@ pub struct Tcp {
     /// The far end has ended its direction.
     pub ended: bool,
     pub error: Option<HostError>,
+    /// A call has told the error, and none will again.
+    told: bool,
     pub shut: bool,
     read: u64,
     /// What a resolver has to say, in place of a stream.
@@ -189,6 +191,7 @@ impl Sockets {
             waiting: 0,
             ended: false,
             error: None,
+            told: false,
             shut: false,
             read: 0,
             answers: VecDeque::new(),
@@ -313,6 +316,7 @@ impl Host for Sockets {
             tcp.error = Some(error);
         }
         if let Some(error) = tcp.error {
+            tcp.told = true;
             return Io::Failed(error);
         }
         let offered: usize = data.iter().map(|part| part.len()).sum();
@@ -366,11 +370,16 @@ impl Host for Sockets {
         let n = buffer.len().min(tcp.waiting);
         if n == 0 {
             let io = match tcp.error {
-                Some(error) => Io::Failed(error),
+                Some(_) if tcp.told => Io::Closed,
+                Some(error) => {
+                    tcp.told = true;
+                    Io::Failed(error)
+                }
                 None if tcp.ended => Io::Closed,
                 None => Io::WouldBlock,
             };
-            if let (Io::Closed, Some(conn)) = (io, tcp.conn) {
+            // Behind an error that a write has told there is an end that is none.
+            if let (Io::Closed, None, Some(conn)) = (io, tcp.error, tcp.conn) {
                 self.watch.conns[conn].read_end = true;
             }
             return io;

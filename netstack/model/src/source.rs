@@ -77,7 +77,7 @@ impl Rng {
         }
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.state;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -87,7 +87,7 @@ impl Rng {
 
     fn bits(&mut self, count: u32) -> u64 {
         if self.left < count {
-            self.word = self.next();
+            self.word = self.number();
             self.left = 64;
         }
         let bits = self.word & ((1 << count) - 1);

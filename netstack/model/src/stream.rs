@@ -15,7 +15,7 @@ fn noise() -> &'static [u8] {
     NOISE.get_or_init(|| {
         let mut rng = Rng::new(5);
         let mut noise: Vec<u8> = (0..PERIOD.div_ceil(8))
-            .flat_map(|_| rng.next().to_le_bytes())
+            .flat_map(|_| rng.number().to_le_bytes())
             .collect();
         noise.truncate(PERIOD);
         noise.extend_from_within(..);

@@ -575,6 +575,9 @@ impl Stack {
                     budget = budget.saturating_sub(n.max(1));
                 }
                 Io::WouldBlock => relay.host_readable = false,
+                // A kernel tells an error once: when a write was told, a read finds
+                // an end that is none.
+                Io::Closed if relay.host_failed => break,
                 Io::Closed => relay.host_finished = true,
                 Io::Failed(_) => {
                     end = true;

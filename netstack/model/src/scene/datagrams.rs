@@ -125,7 +125,7 @@ impl Scene {
             });
         }
         let mut length = source.pick(&LENGTHS);
-        if source.one_in(16) {
+        if source.one_in(128) {
             // The longest that there is.
             length = if from.is_ipv4() { 65_507 } else { 65_527 };
         }

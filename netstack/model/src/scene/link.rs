@@ -67,7 +67,7 @@ impl Scene {
         } else {
             Ipv4Addr::new(192, 0, 2, 1).into()
         };
-        let length = source.pick(&[0, 1, 100, 3000, 20_000]);
+        let length = source.pick(&[0, 1, 100, 300, 5000]);
         self.frame.ip(to, UDP);
         self.frame.udp(20_000 + source.below(4) as u16, 7, length);
         self.frame.room(length);
