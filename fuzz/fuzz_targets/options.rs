@@ -7,7 +7,9 @@ use std::os::unix::ffi::OsStringExt;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let words = bytes.split(|byte| *byte == b'\n' || *byte == 0);
-    let words: Vec<OsString> = words.map(|word| OsString::from_vec(word.to_vec())).collect();
+    let words: Vec<OsString> = words
+        .map(|word| OsString::from_vec(word.to_vec()))
+        .collect();
     if let Err(error) = crun_lite::cli::meaning(&words) {
         assert!(!error.is_empty());
     }

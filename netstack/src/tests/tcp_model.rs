@@ -250,7 +250,8 @@ fn play(script: &Script, way: &Way) {
     // A far end that has ended its direction and then resets the connection is noticed by
     // the next write only.
     let unnoticed = talk.ending[0] == Ending::InOrder;
-    if !way.weather.is_bad() && !(talk.model.is_reset() && unnoticed) {
+    let open = way.weather.is_bad() || talk.model.is_reset() && unnoticed;
+    if !open {
         let how = if talk.model.is_reset() {
             Close::Reset
         } else {
