@@ -1,7 +1,7 @@
 //! Faults that are planted on purpose, to see that the checks of the model find them.
 //!
 //! Only a build with `--cfg fuzz_fault` has them, and only one that is named by
-//! [`plant`] is active; in every other build [`is_planted`] is constantly false.
+//! `plant` is active; in every other build [`is_planted`] is constantly false.
 
 /// A planted fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
