@@ -44,8 +44,11 @@ const STRETCHES: usize = 24;
 pub struct Conn {
     pub container: SocketAddr,
     pub remote: SocketAddr,
-    /// It begins on the host's side.
-    pub inbound: bool,
+    /// A client of a published port is at the other end, as a rule: the container may
+    /// connect the other way round, too.
+    pub listens: bool,
+    /// The last one began on the host's side.
+    inbound: bool,
     /// Its payload is no stream of ours.
     pub opaque: bool,
     pub up: Stream,
@@ -54,7 +57,7 @@ pub struct Conn {
     pub flow: Option<FlowId>,
 
     /// SYNs of the container, the latest first: their sequence numbers, scales and windows.
-    syns: [Option<Said>; 4],
+    syns: [Option<Said>; 8],
     /// The stack has answered one of them, or accepted the answer to its own.
     pub open: bool,
     /// The container's initial sequence number, and the stack's.
@@ -94,12 +97,13 @@ impl Conn {
         Self {
             container,
             remote,
+            listens: false,
             inbound: false,
             opaque: false,
             up: Stream(2 * number),
             down: Stream(2 * number + 1),
             flow: None,
-            syns: [None; 4],
+            syns: [None; 8],
             open: false,
             iss: 0,
             irs: 0,
@@ -133,7 +137,7 @@ impl Conn {
     /// The container sends a valid segment.
     pub fn says(&mut self, said: &Said) {
         // What a flow begins with: a SYN, or the answer to the stack's.
-        if said.flags & SYN != 0 && (said.flags & ACK != 0) == self.inbound {
+        if said.flags & SYN != 0 {
             self.syns.rotate_right(1);
             self.syns[0] = Some(*said);
         }
@@ -191,9 +195,9 @@ impl Conn {
         self.next = self.sent;
     }
 
-    /// A host socket stands for it from now on.
-    pub fn opened(&mut self, flow: FlowId) {
-        self.flow = Some(flow);
+    /// A host socket stands for it from now on, of a client or for the container.
+    pub fn opened(&mut self, flow: FlowId, inbound: bool) {
+        (self.flow, self.inbound) = (Some(flow), inbound);
         self.open = false;
         (self.taken, self.shut) = (0, false);
         (self.read, self.read_end) = (0, false);
@@ -208,7 +212,7 @@ impl Conn {
         }
         // A flow to the resolvers may go by another id than it began with, and an
         // invitation goes out before its owner knows the id.
-        let begins = self.inbound && said.flags & SYN != 0;
+        let begins = said.flags == SYN;
         assert!(
             self.flow.is_some() || self.opaque || begins,
             "a segment of a connection that does not exist: {said:?}"
@@ -301,20 +305,17 @@ impl Conn {
             .syns
             .iter()
             .flatten()
-            .find(|syn| syn.seq == iss)
+            .find(|syn| syn.seq == iss && (syn.flags & ACK != 0) == self.inbound)
             .expect("an answer to a SYN that was sent")
     }
 
     fn hears_syn(&mut self, said: &Said) {
-        if self.inbound {
-            assert_eq!(said.flags, SYN);
-            if self.open {
-                panic!("a SYN in an open connection");
-            }
+        if said.flags == SYN {
+            assert!(!self.open, "a SYN in an open connection");
             self.irs = said.seq;
             return;
         }
-        assert_eq!(said.flags, SYN | ACK);
+        assert!(said.flags == SYN | ACK && !self.inbound);
         let iss = said.ack.wrapping_sub(1);
         if self.open {
             assert_eq!((iss, said.seq), (self.iss, self.irs), "the same again");

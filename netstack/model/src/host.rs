@@ -180,7 +180,7 @@ impl Sockets {
 
     fn insert_tcp(&mut self, flow: FlowId, to: SocketAddr, conn: Option<usize>, connecting: bool) {
         if let Some(conn) = conn {
-            self.watch.conns[conn].opened(flow);
+            self.watch.conns[conn].opened(flow, !connecting);
         }
         let tcp = Tcp {
             to,

@@ -175,7 +175,7 @@ fn conns(count: usize) -> Vec<Conn> {
                 _ => SocketAddr::new(far, 80),
             };
             let mut conn = Conn::new(n as u32, SocketAddr::new(container, port), remote);
-            (conn.opaque, conn.inbound) = (opaque, inbound);
+            (conn.opaque, conn.listens) = (opaque, inbound);
             conn
         })
         .collect()

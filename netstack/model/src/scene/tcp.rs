@@ -80,7 +80,7 @@ impl Scene {
             return self.open(place, source);
         }
         if !conn.open {
-            if conn.inbound && !source.one_in(8) {
+            if conn.listens && !source.one_in(8) {
                 return self.answer(place, source);
             }
             if !source.one_in(4) {
@@ -147,7 +147,7 @@ impl Scene {
     /// The container connects, or a client does.
     fn open(&mut self, place: usize, source: &mut impl Source) {
         let conn = &self.world.host.watch.conns[place];
-        if conn.inbound {
+        if conn.listens {
             let (client, to) = (conn.remote, conn.container);
             self.world.host.watch.begin();
             let flow = self
