@@ -199,7 +199,11 @@ impl Client {
     }
 }
 
-fn parse(line: &[u8]) -> Result<Request, String> {
+/// Reads a request as it comes from a client.
+///
+/// # Errors
+/// What is wrong with it, for the client.
+pub fn parse(line: &[u8]) -> Result<Request, String> {
     #[derive(serde::Deserialize)]
     struct Version {
         version: u32,

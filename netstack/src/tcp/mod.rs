@@ -205,8 +205,10 @@ impl Stack {
             self.tcp_segment(now, id, packet, &segment, bursts, host);
         } else if segment.syn && segment.ack.is_none() && !segment.rst && !segment.fin {
             self.tcp_open(now, key, packet, &segment, host);
-        } else {
+        } else if self.is_somebody(packet.destination) {
             refuse(&mut self.link, host, &key, &segment);
+        } else {
+            self.stats.dropped += 1;
         }
     }
 
@@ -573,6 +575,9 @@ impl Stack {
                     budget = budget.saturating_sub(n.max(1));
                 }
                 Io::WouldBlock => relay.host_readable = false,
+                // A kernel tells an error once: when a write was told, a read finds
+                // an end that is none.
+                Io::Closed if relay.host_failed => break,
                 Io::Closed => relay.host_finished = true,
                 Io::Failed(_) => {
                     end = true;
