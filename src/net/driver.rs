@@ -289,6 +289,7 @@ impl Driver {
                     readable: event.is_readable() || closed,
                     writable: event.is_writable() || event.is_error(),
                     read_closed: closed,
+                    failed: event.is_error(),
                 };
                 self.stack.ready(now, flow, ready, &mut self.host);
             }

@@ -244,6 +244,7 @@ impl Sockets {
             readable: tcp.waiting > before.0,
             writable: tcp.wants_room && tcp.room > 0,
             read_closed: tcp.ended && !before.1,
+            failed: false,
         };
         if ready.writable {
             tcp.wants_room = false;
@@ -255,6 +256,7 @@ impl Sockets {
                 readable: true,
                 writable: true,
                 read_closed: true,
+                failed: true,
             };
         }
         ready.readable |= ready.read_closed;

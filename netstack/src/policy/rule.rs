@@ -197,7 +197,8 @@ impl Display for Rule {
                 let text = name.to_string();
                 f.write_str(&text)?;
                 // A name that would be read as something else.
-                if text == "any" || scope(&text).is_some() {
+                let before_port = self.scope == Scope::All && self.ports.is_some();
+                if text == "any" || before_port && scope(&text).is_some() {
                     f.write_str(".")?;
                 }
             }

@@ -187,6 +187,7 @@ fn rules_are_written_in_one_way() {
         ("any.", "any."),
         ("tcp:any.", "tcp:any."),
         ("tcp.:80", "tcp.:80"),
+        ("udp:tcp.:80", "udp:tcp:80"),
         ("tcp:any:443", "tcp:*:443"),
         ("TCP:*:1-65535", "tcp:*:1-65535"),
         ("10.0.0.0/8", "10.0.0.0/8"),

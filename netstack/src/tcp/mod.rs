@@ -485,6 +485,7 @@ impl Stack {
         relay.host_readable |= ready.readable | ready.read_closed;
         relay.host_writable |= ready.writable;
         relay.host_read_closed |= ready.read_closed;
+        relay.host_broken |= ready.failed;
         self.tcp_pump(now, id, host);
     }
 
@@ -591,6 +592,8 @@ impl Stack {
         }
         endpoint.output(now, &key, &mut self.link, host);
         endpoint.tidy(&mut self.rings);
+        // What came before is the container's first.
+        end |= relay.host_broken && relay.host_finished && !endpoint.owed();
         if self.rings.has_refused() {
             self.stats.over_buffered += 1;
             end = true;

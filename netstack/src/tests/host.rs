@@ -161,6 +161,7 @@ impl FakeHost {
                     ready.readable |= new.readable;
                     ready.writable |= new.writable;
                     ready.read_closed |= new.read_closed;
+                    ready.failed |= new.failed;
                     return;
                 }
             }
@@ -262,6 +263,7 @@ impl FakeHost {
                 readable: true,
                 writable: true,
                 read_closed: true,
+                failed: true,
             };
             self.event(Duration::ZERO, Event::Ready(flow, broken));
         }

@@ -31,6 +31,9 @@ impl Way {
     fn patience(&self) -> Duration {
         if self.weather.is_bad() {
             Duration::from_secs(1000)
+        } else if self.buffers.1 < 1000 {
+            // Some milliseconds for each buffer full.
+            Duration::from_secs(200)
         } else {
             Duration::from_secs(10)
         }
@@ -79,6 +82,11 @@ impl Talk {
     }
 
     fn act(&mut self, w: &mut World, act: &Act) {
+        // Who stops reading has seen what came until then.
+        if let Act::Reads(side, false) = *act {
+            let n = side.place();
+            self.model.settled(side, self.got[n], self.ending[n]);
+        }
         if !self.model.does(act) {
             return;
         }

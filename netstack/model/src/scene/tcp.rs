@@ -409,11 +409,12 @@ impl Scene {
         match source.below(8) {
             0..=3 => {
                 let bits = source.byte();
-                // An end of stream that was not told is none.
+                // An end of stream or a failure that was not told is none.
                 let ready = Readiness {
                     readable: bits & 1 != 0,
                     writable: bits & 2 != 0,
                     read_closed: bits & 4 != 0,
+                    failed: false,
                 };
                 if connecting != Some(true) {
                     self.world.ready(flow, ready);
