@@ -132,6 +132,18 @@ pub enum Error {
         /// What it said.
         reason: String,
     },
+    /// The process that runs the network could not be locked in.
+    #[error("lock the network's process in: {step}")]
+    Sandbox {
+        /// What was being done, as an infinitive.
+        step: &'static str,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// The keeper ended before the container.
+    #[error("the keeper of the container has died, so the container has been ended")]
+    KeeperDied,
     /// A step inside the container's init failed.
     #[error(transparent)]
     Step(#[from] StepFailure),

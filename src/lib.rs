@@ -13,6 +13,8 @@ pub mod control;
 pub mod doctor;
 pub mod error;
 pub mod fs;
+mod ipc;
+pub mod keeper;
 pub mod net;
 pub mod ns;
 pub mod plan;

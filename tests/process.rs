@@ -136,6 +136,7 @@ fn runtime(args: Vec<String>) -> Result<u8, Error> {
     steps.push(Step::Exec(Box::new(exec)));
     let plan = Plan {
         egress: None,
+        sandbox: None,
         namespaces,
         uid_map: maps.uid,
         gid_map: maps.gid,
@@ -168,7 +169,7 @@ fn runtime(args: Vec<String>) -> Result<u8, Error> {
     let link = link.fds.pop().expect("no descriptor");
     assert_eq!(fs::File::from(link).read(&mut [1; 4]).unwrap(), 4);
     let mut poll = mio::Poll::new().map_err(|e| Error::host("make an event loop", e))?;
-    let mut supervisor: Supervisor = prepared.supervise(poll.registry())?;
+    let mut supervisor: Supervisor = prepared.supervise(poll.registry().try_clone().unwrap())?;
     let mut events = mio::Events::with_capacity(64);
     supervisor.start()?;
     loop {

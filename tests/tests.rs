@@ -39,6 +39,7 @@ mod programs;
 mod publish;
 mod published;
 mod reach;
+mod sandbox;
 mod scale;
 mod scripts;
 mod terminal;

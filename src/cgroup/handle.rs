@@ -121,6 +121,21 @@ impl Cgroup {
         self.dirs.iter().try_for_each(|made| made.enter(pid))
     }
 
+    /// Descriptors by which it is held.
+    pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        let aside = self.aside.as_ref().map(|aside| &aside.made);
+        let all = self.dirs.iter().chain(aside);
+        all.flat_map(|made| [made.parent.as_fd(), made.dir.as_fd()])
+            .collect()
+    }
+
+    /// Leaves it to a process that has been forked with it.
+    pub fn let_go(mut self) {
+        self.memory = None;
+        self.dirs.clear();
+        self.aside = None;
+    }
+
     /// Kills everything in it.
     ///
     /// # Errors

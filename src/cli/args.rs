@@ -319,7 +319,8 @@ pub(super) struct RunArgs {
     /// max_half_open=N (TCP connections that are still being opened, 1024),
     /// max_buffered=SIZE (TCP payload that waits, 512m; k, m or g), max_pps=N (frames
     /// of the container a second, 0: no bound),
-    /// busy_poll=USEC (look for events that long before sleeping, 64; 0 for never)
+    /// busy_poll=USEC (look for events that long before sleeping, 64; 0 for never),
+    /// sandbox=BOOL (the process that runs the network locks itself in, true)
     /// [default: builtin]
     #[arg(
         long,

@@ -299,6 +299,8 @@ pub struct BuiltinNetwork {
     pub max_pps: Option<NonZeroU32>,
     /// Most time to look for events before sleeping; zero: none.
     pub busy_poll: Duration,
+    /// The process that runs the network locks itself in.
+    pub sandbox: bool,
 }
 
 impl Default for BuiltinNetwork {
@@ -323,6 +325,7 @@ impl Default for BuiltinNetwork {
             max_buffered: None,
             max_pps: None,
             busy_poll: Duration::from_micros(64),
+            sandbox: true,
         }
     }
 }

@@ -42,7 +42,7 @@ use crate::fs;
 use crate::ns::idmap;
 use crate::plan::{ExecStep, Plan, Step};
 use crate::sys;
-use crate::sys::process::{CloneFlags, Forked};
+use crate::sys::process::{CloneFlags, ExitOnUnwind, Forked};
 use crate::sys::signal::{SignalFd, SignalSet};
 
 /// What init shows as its command line; the parent's holds the user's options.
@@ -67,7 +67,7 @@ pub(super) fn run(
     network: NetworkSetup<'_>,
     ends: Ends,
 ) -> ! {
-    let _guard = ExitOnUnwind;
+    let _guard = ExitOnUnwind(EXIT_RUNTIME);
     let init = Init {
         ends,
         setgroups,
@@ -82,15 +82,6 @@ pub(super) fn run(
         }
     };
     sys::process::exit(code)
-}
-
-/// In a build that unwinds, a panic must not go on in the parent's code.
-struct ExitOnUnwind;
-
-impl Drop for ExitOnUnwind {
-    fn drop(&mut self) {
-        sys::process::exit(EXIT_RUNTIME)
-    }
 }
 
 struct Init {

@@ -18,6 +18,7 @@ mod exec;
 mod init;
 mod ipc;
 mod procfs;
+mod remains;
 mod rlimits;
 mod spawn;
 mod supervisor;
@@ -27,6 +28,7 @@ use std::os::fd::OwnedFd;
 
 use crate::error::StepFailure;
 
+pub use remains::{EndChildren, Remains};
 pub use rlimits::raise as raise_limits;
 pub use spawn::{Prepared, spawn};
 pub use supervisor::{Sockets, Supervisor};

@@ -11,6 +11,7 @@ use tracing::{debug, warn};
 use super::init::{self, Ends};
 use super::ipc::{Channel, FromInit, Received, ToInit};
 use super::procfs::Procfs;
+use super::remains::{self, EndChildren, Remains, Rest};
 use super::{NetLink, NetworkSetup, SpawnIo};
 use crate::cgroup::Cgroup;
 use crate::error::Error;
@@ -57,10 +58,10 @@ pub(super) fn ends(signal: i32) -> bool {
 #[derive(Debug)]
 pub(super) struct Init {
     child: Child,
-    /// The only writer of the lifeline.
-    _lifeline: OwnedFd,
-    /// With the host's PID namespace: where to find what init leaves behind.
-    procfs: Option<Procfs>,
+    /// The only writer of the lifeline; `None`: init has been told that this is the end.
+    lifeline: Option<OwnedFd>,
+    /// With the host's PID namespace: how to end what init leaves behind.
+    rest: Rest,
     /// Children of the parent that are none of the container's.
     pub(super) others: Vec<Pid>,
     reaped: bool,
@@ -77,9 +78,7 @@ impl Init {
             )
         });
         self.reaped = true;
-        if let Some(procfs) = &self.procfs {
-            procfs.kill_descendants(&self.others)?;
-        }
+        self.rest.end(&self.others)?;
         waited?.ok_or_else(|| io::Error::from_raw_os_error(libc::ECHILD))
     }
 
@@ -92,6 +91,12 @@ impl Drop for Init {
     fn drop(&mut self) {
         if self.reaped {
             return;
+        }
+        if self.rest.needs_init() {
+            self.lifeline = None;
+            if let Err(error) = remains::wait_for(&self.child.pidfd, remains::GRACE) {
+                debug!("wait for the container's init: {error}");
+            }
         }
         let killed = rustix::process::pidfd_send_signal(&self.child.pidfd, Signal::KILL)
             .map_err(io::Error::from);
@@ -116,6 +121,8 @@ pub struct Prepared {
     pub(super) io: SpawnIo,
     /// Init has carried out all steps but the last.
     set_up: bool,
+    /// This process.
+    pub(super) own: Pid,
     /// Init has been told to start the command as soon as it can.
     pub(super) released: bool,
 }
@@ -185,8 +192,8 @@ pub fn spawn(
     );
     let init = Init {
         child,
-        _lifeline: writer,
-        procfs,
+        lifeline: Some(writer),
+        rest: procfs.map_or(Rest::None, Rest::Here),
         others: Vec::new(),
         reaped: false,
     };
@@ -199,6 +206,7 @@ pub fn spawn(
         master: None,
         io,
         set_up: false,
+        own: rustix::process::getpid(),
         released: false,
     };
     if let Some(cgroup) = cgroup {
@@ -250,6 +258,30 @@ fn set_oom_score_adj(pid: Pid, score: i16) -> Result<(), Error> {
 }
 
 impl Prepared {
+    /// What a process needs that is to end the container in the parent's place.
+    ///
+    /// # Errors
+    /// Those of dup(2).
+    pub fn remains(&self) -> io::Result<Remains> {
+        let procfs = match &self.init.rest {
+            Rest::Here(procfs) => Some(procfs.try_clone()?),
+            Rest::None | Rest::Asked(_) => None,
+        };
+        Ok(Remains {
+            init: self.init.child.pidfd.try_clone()?,
+            init_pid: self.init.child.pid,
+            procfs,
+        })
+    }
+
+    /// From now on this process may not look for what the container leaves behind,
+    /// and has to ask for its end.
+    pub fn ask_for_the_end(&mut self, ask: EndChildren) {
+        if let Rest::Here(_) = &self.init.rest {
+            self.init.rest = Rest::Asked(ask);
+        }
+    }
+
     /// The link that the network closure has made, once; waits for it.
     ///
     /// # Errors

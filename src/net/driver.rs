@@ -27,6 +27,7 @@ use super::namespace::GATEWAY_MAC;
 use super::outbound::Outbounds;
 use super::pcap::Capture;
 use super::publish::{self, Published};
+use super::resolvers::Ask;
 use super::sockets::{FlowSocket, HostSide, failure, read_echo};
 use crate::config::{BuiltinNetwork, Rules};
 use crate::error::Error;
@@ -188,6 +189,12 @@ impl Driver {
         self.stack.set_search(search);
     }
 
+    /// Asks for the host's resolvers, before each query, from now on; until then they
+    /// are what they were.
+    pub fn follow_resolvers(&mut self, ask: Ask) {
+        self.host.follow_resolvers(ask);
+    }
+
     /// Captures what passes the link from now on.
     pub fn capture(&mut self, mut capture: Capture) {
         capture.set_vnet_header(self.vnet_header);
@@ -242,6 +249,15 @@ impl Driver {
     /// Whether a connection of the container still has something on its way out.
     pub fn is_sending(&self) -> bool {
         self.stack.is_sending() || self.published.is_sending()
+    }
+
+    /// Writes what is left to be written to logs. To be called at the end, while full
+    /// files can be followed by others.
+    pub fn finish(&mut self) {
+        self.host.audit.finish();
+        if let Some(capture) = &mut self.host.capture {
+            capture.flush();
+        }
     }
 
     /// An event with one of our tokens.

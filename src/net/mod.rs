@@ -36,6 +36,7 @@ mod tests;
 
 pub use audit::NetLog;
 pub use driver::{Driver, Figure, flows_within};
+pub use files::{Folder, NextFile};
 pub use ipv6::{choose as choose_ipv6, host_has as host_has_ipv6};
 pub use link::{Link, probe_tap};
 pub(crate) use namespace::GATEWAY_MAC;
@@ -44,4 +45,4 @@ pub use netstack::{FlowInfo, Protocol};
 pub use outbound::check as check_outbound;
 pub use pcap::Capture;
 pub use publish::{Listener, bind as bind_published};
-pub use resolvers::servers as resolvers_of;
+pub use resolvers::{Ask as AskResolvers, Resolvers, servers as resolvers_of};

@@ -6,9 +6,11 @@ use super::cgroup::CgroupPlan;
 use super::etc_files::EtcFiles;
 use super::step::{ExecStep, LandlockStep, LinkStep, MountFlags, Plan, Step};
 use crate::config::{
-    BuiltinNetwork, EgressRules, IdMapEntry, LinkChoice, MountKind, Network, Rules, RunSpec,
+    BuiltinNetwork, EgressRules, IdMapEntry, LinkChoice, MountKind, Network, Outbound, Rules,
+    RunSpec,
 };
 use crate::security::landlock;
+use crate::security::sandbox::Features;
 
 /// What podman hides, and `/proc/asound`, which it only makes read-only.
 const MASKED: [&str; 14] = [
@@ -155,6 +157,7 @@ pub fn compile(
         publish: spec.publish.clone(),
         egress: egress(spec),
         cgroup,
+        sandbox: sandbox(spec),
         namespaces: spec.namespaces,
         uid_map,
         gid_map,
@@ -173,6 +176,18 @@ fn link(network: &BuiltinNetwork) -> LinkStep {
 }
 
 /// The rules about what the container reaches, if there are any.
+/// What the network's process needs of its sandbox, if it is to have one.
+fn sandbox(spec: &RunSpec) -> Option<Features> {
+    let Network::Builtin(network) = &spec.network else {
+        return None;
+    };
+    let is_address = |outbound: &Option<Outbound>| matches!(outbound, Some(Outbound::Address(_)));
+    network.sandbox.then(|| Features {
+        terminal: spec.tty,
+        outbound_address: is_address(&network.outbound) || is_address(&network.outbound6),
+    })
+}
+
 fn egress(spec: &RunSpec) -> Option<EgressRules> {
     match &spec.network {
         Network::Builtin(network) if *network.rules != Rules::default() => {

@@ -186,7 +186,8 @@ fn plan_of_the_default_run() {
 36. make /proc/sys read-only
 37. make /proc/sysrq-trigger read-only
 38. pivot into the new root and detach the old one
-39. execute sh -c 'echo it'\\''s \\u{1b}' as root in / (capabilities: CHOWN DAC_OVERRIDE FOWNER \
+39. lock in the process that runs the network: no capability, no file, 31 system calls
+40. execute sh -c 'echo it'\\''s \\u{1b}' as root in / (capabilities: CHOWN DAC_OVERRIDE FOWNER \
 FSETID KILL SETGID SETUID SETPCAP NET_BIND_SERVICE SYS_CHROOT SETFCAP; default filter, \
 no new privileges; Landlock: writes beneath /)
 ";

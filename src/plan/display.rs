@@ -53,7 +53,20 @@ impl Display for Plan {
             line(f, &format_args!("map user ids: {}", Map(&self.uid_map)))?;
             line(f, &format_args!("map group ids: {}", Map(&self.gid_map)))?;
         }
-        self.steps.iter().try_for_each(|step| line(f, step))
+        for step in &self.steps {
+            if let (Step::Exec(_), Some(features)) = (step, &self.sandbox) {
+                let calls = features.calls().len();
+                line(
+                    f,
+                    &format_args!(
+                        "lock in the process that runs the network: no capability, no file, \
+                         {calls} system calls"
+                    ),
+                )?;
+            }
+            line(f, step)?;
+        }
+        Ok(())
     }
 }
 

@@ -9,6 +9,7 @@ use super::cgroup::CgroupPlan;
 use crate::config::{
     EgressRules, IdMapEntry, Namespaces, Publish, SeccompProfile, Ulimit, UserSpec,
 };
+use crate::security::sandbox::Features;
 
 /// Everything that a run will do, in order.
 #[derive(Debug, Clone, Serialize)]
@@ -27,6 +28,9 @@ pub struct Plan {
     pub gid_map: Vec<IdMapEntry>,
     /// What the parent sets init's `oom_score_adj` to.
     pub oom_score_adj: Option<i16>,
+    /// How the process that runs the network locks itself in, right before the command
+    /// may start; printed as the system calls that it may make from then on.
+    pub sandbox: Option<Features>,
     /// Carried out by init, in order.
     pub steps: Vec<Step>,
 }

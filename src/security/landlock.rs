@@ -119,7 +119,7 @@ pub(super) fn prepare(
         move |error: std::io::Error| StepFailure::new("allow by Landlock", object, &error)
     };
     let slash = Path::new("/");
-    let rules = Ruleset::new(handled, scoped).map_err(fail(slash))?;
+    let rules = Ruleset::new(handled, 0, scoped).map_err(fail(slash))?;
     rules.allow(&root, READ & handled).map_err(fail(slash))?;
     for path in &step.writable {
         let found = match open(&root, path) {

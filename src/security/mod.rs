@@ -21,6 +21,7 @@
 
 pub mod caps;
 pub mod landlock;
+pub mod sandbox;
 mod seccomp;
 
 use std::os::fd::BorrowedFd;

@@ -46,16 +46,16 @@ pub fn version() -> io::Result<u32> {
 pub struct Ruleset(OwnedFd);
 
 impl Ruleset {
-    /// Forbids all of `access` (`LANDLOCK_ACCESS_FS_*`) but for what rules allow,
-    /// and what `scoped` (`LANDLOCK_SCOPE_*`) names. Bits that the kernel's
+    /// Forbids all of `files` (`LANDLOCK_ACCESS_FS_*`) and of `network`
+    /// (`LANDLOCK_ACCESS_NET_*`) but for what rules allow, and what `scoped` (`LANDLOCK_SCOPE_*`) names. Bits that the kernel's
     /// [`version`] does not have are refused.
     ///
     /// # Errors
     /// Those of landlock_create_ruleset(2).
-    pub fn new(access: u64, scoped: u64) -> io::Result<Self> {
+    pub fn new(files: u64, network: u64, scoped: u64) -> io::Result<Self> {
         let attr = RulesetAttr {
-            handled_access_fs: access,
-            handled_access_net: 0,
+            handled_access_fs: files,
+            handled_access_net: network,
             scoped,
         };
         // SAFETY: pointer and size describe a live structure with the kernel's

@@ -16,6 +16,7 @@ pub mod listen_fds;
 pub mod mount;
 pub mod netns;
 pub mod packet;
+pub mod pidfd;
 pub mod process;
 pub mod seccomp;
 pub mod signal;

@@ -123,11 +123,35 @@ pub fn unshare_cgroup_namespace() -> io::Result<()> {
     }
 }
 
+/// fork(2) of a test's thread, by the C library, which puts its own locks in order in
+/// the child. That must not use what another thread may have been about.
+#[cfg(test)]
+pub(crate) fn fork_beside_threads() -> io::Result<Option<Pid>> {
+    // SAFETY: the child goes on on its copy of this stack; the only other thread is the
+    // test library's, which waits for this one and holds no lock that the child takes.
+    match unsafe { libc::fork() } {
+        0 => Ok(None),
+        pid if pid > 0 => Ok(Pid::from_raw(pid)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Ends the process at once: no destructor and no exit handler of the program
 /// that it was forked from runs.
 pub fn exit(code: u8) -> ! {
     // SAFETY: _exit(2) has no precondition and does not return.
     unsafe { libc::_exit(i32::from(code)) }
+}
+
+/// Ends the process with this code when it is dropped: where a build unwinds, a panic
+/// in a forked child must not go on in the code of the process that it was forked from.
+#[derive(Debug)]
+pub struct ExitOnUnwind(pub u8);
+
+impl Drop for ExitOnUnwind {
+    fn drop(&mut self) {
+        exit(self.0)
+    }
 }
 
 /// Whether this is the only thread. unshare(2) with `CLONE_THREAD` does nothing,

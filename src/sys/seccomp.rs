@@ -72,9 +72,19 @@ pub fn install_filter(program: &[Instruction], flags: FilterFlags) -> Result<()>
 #[cfg(test)]
 pub(crate) fn probe(number: libc::c_long, arguments: [libc::c_long; 3]) -> Result<libc::c_long> {
     let [first, second, third] = arguments;
+    probe_all(number, [first, second, third, -1, -1, -1])
+}
+
+/// [`probe`] with all six arguments.
+#[cfg(test)]
+pub(crate) fn probe_all(
+    number: libc::c_long,
+    arguments: [libc::c_long; 6],
+) -> Result<libc::c_long> {
+    let [a, b, c, d, e, f] = arguments;
     // SAFETY: callers give small numbers or -1, none of which is the address
     // of anything: the kernel can write nowhere.
-    let result = unsafe { libc::syscall(number, first, second, third, -1, -1, -1) };
+    let result = unsafe { libc::syscall(number, a, b, c, d, e, f) };
     if result < 0 {
         return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO));
     }

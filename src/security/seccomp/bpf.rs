@@ -130,8 +130,13 @@ impl Backwards {
         let result = rule
             .fail
             .map_or(RET_ALLOW, |errno| RET_ERRNO | u32::from(errno));
-        let mut then = Target::Return(result);
-        for condition in rule.when.iter().rev() {
+        self.guard(&rule.when, Target::Return(result), rest)
+    }
+
+    /// `then` if all conditions hold, else `rest`.
+    pub(super) fn guard(&mut self, when: &[Condition], then: Target, rest: Target) -> Target {
+        let mut then = then;
+        for condition in when.iter().rev() {
             let (argument, comparison) = match *condition {
                 Condition::Always => continue,
                 Condition::Is(argument, value) => {
