@@ -40,5 +40,6 @@ mod publish;
 mod published;
 mod reach;
 mod scale;
+mod soak;
 mod terminal;
 mod veth;

@@ -186,6 +186,16 @@ pub(super) fn integrity(args: IntegrityArgs) -> Result<ExitCode, Error> {
 fn carry_out(what: What, duration: Duration, common: Common) -> Result<ExitCode, Error> {
     let own = env::current_exe().map_err(|error| Error::host("find this program", error))?;
     // An hour of work is not to be lost for want of a folder.
+    let files = [
+        ("--json", &common.json),
+        ("--svg", &common.svg),
+        ("--record", &common.record),
+    ];
+    for (option, path) in files {
+        if let Some(folder) = path.as_deref().and_then(Path::parent) {
+            fs::create_dir_all(folder).map_err(|source| failed(option, folder, source))?;
+        }
+    }
     for (option, path) in [("--json", &common.json), ("--svg", &common.svg)] {
         if let Some(path) = path {
             write(option, path, "")?;
@@ -212,6 +222,7 @@ fn carry_out(what: What, duration: Duration, common: Common) -> Result<ExitCode,
         idle_percent: common.max_idle,
         rss_slope: common.max_slope,
         rss_growth: common.max_growth,
+        settle_s: common.settle.as_secs_f64(),
     };
     let machine = Machine::current();
     let mut progress = Progress::new(what);

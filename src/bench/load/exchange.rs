@@ -167,3 +167,80 @@ fn receive(mut stream: &TcpStream, (key, length, moved): Way<'_>) -> io::Result<
 fn piece(left: u64) -> usize {
     usize::try_from(left).map_or(PIECE, |left| left.min(PIECE))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{Ipv4Addr, TcpListener};
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    const EXCHANGE: Exchange = Exchange {
+        key: 3,
+        up: 200_001,
+        down: 100_003,
+        rate: 0,
+    };
+    /// Mode and request.
+    const HEAD: usize = 33;
+
+    /// Copies `from` to `to`, with one bit changed at the place `flip`.
+    fn relay(mut from: &TcpStream, mut to: &TcpStream, flip: Option<usize>) {
+        let mut passed = 0;
+        let mut buffer = [0; 4096];
+        while let Ok(count @ 1..) = from.read(&mut buffer) {
+            if let Some(place) = flip.and_then(|flip| flip.checked_sub(passed))
+                && place < count
+            {
+                buffer[place] ^= 1;
+            }
+            passed += count;
+            if to.write_all(&buffer[..count]).is_err() {
+                break;
+            }
+        }
+        let _ = to.shutdown(std::net::Shutdown::Write);
+    }
+
+    /// An exchange through a relay; what it came to, and the bytes that were told.
+    fn through(up: Option<usize>, down: Option<usize>) -> (Result<(), LoadError>, u64) {
+        let listen = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let (server, between) = (listen(), listen());
+        let to = between.local_addr().unwrap();
+        let moved = AtomicU64::new(0);
+        let result = thread::scope(|scope| {
+            scope.spawn(|| {
+                let (stream, _) = server.accept().unwrap();
+                (&stream).read_exact(&mut [0]).unwrap();
+                Exchange::serve(&stream).unwrap();
+            });
+            scope.spawn(|| {
+                let (client, _) = between.accept().unwrap();
+                let server = TcpStream::connect(server.local_addr().unwrap()).unwrap();
+                thread::scope(|scope| {
+                    scope.spawn(|| relay(&client, &server, up));
+                    relay(&server, &client, down);
+                });
+            });
+            let stream = TcpStream::connect(to).unwrap();
+            EXCHANGE.run(stream, &|up, down| {
+                moved.fetch_add(up + down, Ordering::Relaxed);
+            })
+        });
+        (result, moved.into_inner())
+    }
+
+    #[test]
+    fn a_whole_exchange_is_whole() {
+        let (result, moved) = through(None, None);
+        result.unwrap();
+        assert_eq!(moved, EXCHANGE.up + EXCHANGE.down);
+    }
+
+    #[test]
+    fn a_bit_that_changes_on_the_way_is_found_at_both_ends() {
+        let error = through(Some(HEAD + 200_000), None).0.unwrap_err();
+        assert_eq!(error.to_string(), "up, byte 200000 is wrong");
+        let error = through(None, Some(70_000)).0.unwrap_err();
+        assert_eq!(error.to_string(), "down, byte 70000 is wrong");
+    }
+}

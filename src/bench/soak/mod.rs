@@ -156,6 +156,8 @@ pub struct Course {
     pub before: State,
     /// When the load was over, and what it had taken was given back.
     pub after: State,
+    /// TCP flows that there were then.
+    pub tcp_flows: u64,
     /// Datagram flows that had not timed out by then.
     pub datagram_flows: u64,
     /// How long that took.
@@ -279,7 +281,7 @@ impl Course {
             }
             interrupts.pause(Instant::now() + LOOK)?;
         }
-        self.datagram_flows = stand.datagram_flows()?;
+        (self.tcp_flows, self.datagram_flows) = stand.flows()?;
         watcher.begins("rest", spec.idle);
         self.idle_percent = Some(stand.idle_cpu(spec.idle)?);
         Ok(())

@@ -57,8 +57,6 @@ pub struct Settings {
     pub duration_s: f64,
     /// Between samples, seconds.
     pub interval_s: f64,
-    /// How long its flows might take to time out, seconds.
-    pub settle_s: f64,
     /// How long the idle container was watched, seconds.
     pub idle_s: f64,
     /// The limit on open files.
@@ -116,7 +114,6 @@ impl Report {
                 net: spec.net.clone(),
                 duration_s: spec.duration.as_secs_f64(),
                 interval_s: spec.interval.as_secs_f64(),
-                settle_s: spec.settle.as_secs_f64(),
                 idle_s: spec.idle.as_secs_f64(),
                 nofile,
                 limits: *limits,
@@ -166,10 +163,10 @@ impl Report {
                 format!(" {}", bar.unit)
             };
             let found = bar.value.map_or_else(|| "-".to_owned(), exact);
-            let judged = match bar.met {
-                Some(true) => "met",
-                Some(false) => "MISSED",
-                None => "not judged: too short",
+            let judged = match (bar.met, bar.not_judged) {
+                (Some(true), _) => "met".to_owned(),
+                (Some(false), _) => "MISSED".to_owned(),
+                (None, reason) => format!("not judged, {}", reason.unwrap_or("as it is")),
             };
             let sense = if bar.at_least { "at least" } else { "at most" };
             rows.push(vec![

@@ -210,10 +210,10 @@ impl<'a> Stand<'a> {
         watch::state(pid, &counters).map_err(|source| Error::Watch { source })
     }
 
-    /// How many of its flows are of datagrams.
-    pub(super) fn datagram_flows(&mut self) -> Result<u64, Error> {
+    /// How many flows of TCP it has, and how many of datagrams.
+    pub(super) fn flows(&mut self) -> Result<(u64, u64), Error> {
         let flows = self.query("flows")?;
-        watch::datagram_flows(&flows).ok_or_else(|| nonsense("net flows", &flows))
+        watch::flows(&flows).ok_or_else(|| nonsense("net flows", &flows))
     }
 
     /// The share of one CPU, percent, that it uses in so long; nobody asks it

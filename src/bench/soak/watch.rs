@@ -31,15 +31,15 @@ pub(super) fn counters(json: &str) -> Option<BTreeMap<String, u64>> {
     serde_json::from_str(json).ok()
 }
 
-/// How many flows of `net flows --json` are of datagrams.
-pub(super) fn datagram_flows(json: &str) -> Option<u64> {
+/// How many flows of `net flows --json` are of TCP, and how many of datagrams.
+pub(super) fn flows(json: &str) -> Option<(u64, u64)> {
     #[derive(Deserialize)]
     struct Flow {
         protocol: String,
     }
     let flows: Vec<Flow> = serde_json::from_str(json).ok()?;
-    let others = flows.iter().filter(|flow| flow.protocol != "tcp");
-    Some(others.count() as u64)
+    let tcp = flows.iter().filter(|flow| flow.protocol == "tcp").count();
+    Some((tcp as u64, (flows.len() - tcp) as u64))
 }
 
 /// What the process uses.
@@ -67,7 +67,7 @@ mod tests {
         assert_eq!((state.flows, state.buffered_bytes), (3, 70));
         assert!(state.fds > 2 && state.rss_kib > 0, "{state:?}");
         let flows = r#"[{"protocol":"tcp","age":1},{"protocol":"udp"},{"protocol":"dns"}]"#;
-        assert_eq!(datagram_flows(flows), Some(2));
-        assert_eq!(datagram_flows("no such container"), None);
+        assert_eq!(super::flows(flows), Some((1, 2)));
+        assert_eq!(super::flows("no such container"), None);
     }
 }
