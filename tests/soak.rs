@@ -160,12 +160,16 @@ both! {
             ("soak", "--net=none", "only the network of our own"),
             ("soak", "--rate=0", "a number from"),
             ("soak", "--duration=1ms", "at least"),
-            ("flows", "--count=131000", "limit on open files"),
+            ("flows", "--count=131000", "--count"),
             ("churn", &record, "--record"),
             ("integrity", "--json=/proc/none/out.json", "--json"),
         ] {
             CrunLite::new(who, &["bench", verb, option]).run().refused(&[word]);
         }
         assert_eq!(fs::read_to_string(&notes).unwrap(), "remember the milk\n");
+        CrunLite::new(who, &["bench", "flows", "--count=901"])
+            .through(&["prlimit", "--nofile=1000"])
+            .run()
+            .refused(&["--count", "900", "limit on open files"]);
     }
 }

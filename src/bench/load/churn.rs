@@ -11,7 +11,7 @@ use super::tally::{Kind, Tally};
 use super::{LoadError, failed, mode, tcp_socket};
 
 /// How long each step may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// A port that nobody listens on (discard).
 const NOBODY: u16 = 9;
 

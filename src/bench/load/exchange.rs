@@ -15,7 +15,7 @@ use super::{LoadError, failed, mode, read_number};
 /// Bytes per write(2), and most per read(2).
 const PIECE: usize = 64 * 1024;
 /// Longest time in which nothing moves.
-const STALL: Duration = Duration::from_secs(30);
+const STALL: Duration = Duration::from_secs(120);
 /// The verdict on a stream that is whole.
 const WHOLE: u64 = u64::MAX;
 /// What the two directions of a key differ by.

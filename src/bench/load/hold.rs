@@ -14,7 +14,7 @@ use super::{LoadError, failed, mode};
 /// Connections that are asked at a time: fewer than a listener lets wait.
 const BATCH: usize = 256;
 /// Longest time in which nothing of a batch gets on.
-const STALL: Duration = Duration::from_secs(30);
+const STALL: Duration = Duration::from_secs(60);
 /// From the beginning of a round to that of the next, at least.
 const ROUND: Duration = Duration::from_secs(1);
 /// What goes there and back: the connection's number and that of the round.

@@ -23,7 +23,7 @@ const UDP_FLOWS: u32 = 5;
 /// How long before a datagram is sent again, and how often it is sent.
 const AGAIN: Duration = Duration::from_secs(2);
 const ATTEMPTS: u32 = 4;
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Payload of datagrams, bytes: the number, and more in turn.
 const SIZES: [usize; 4] = [8, 100, 512, 1400];
 

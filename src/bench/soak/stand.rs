@@ -33,7 +33,7 @@ const FORWARDER: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 3);
 /// How long something may take that ought to take no time, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long the threads of a client may take to come to their end.
-const ENDING: Duration = Duration::from_secs(90);
+const ENDING: Duration = Duration::from_secs(180);
 /// Streams at once that the rate is shared among: two each way to the outside, and
 /// one each way to a published port from either side.
 const STREAMS: f64 = 8.0;
