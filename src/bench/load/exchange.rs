@@ -135,10 +135,8 @@ fn send(mut stream: &TcpStream, (key, length, moved): Way<'_>, rate: u64) -> io:
         stream.write_all(pattern.at(sent, piece))?;
         sent += piece as u64;
         moved(piece as u64);
-        if rate > 0 {
-            // Whole microseconds: one stream lasts far less than 500,000 years.
-            let due = Duration::from_micros(sent.saturating_mul(1_000_000) / rate);
-            thread::sleep(due.saturating_sub(started.elapsed()));
+        if let Some(due) = sent.saturating_mul(1_000_000).checked_div(rate) {
+            thread::sleep(Duration::from_micros(due).saturating_sub(started.elapsed()));
         }
     }
     Ok(())
