@@ -332,7 +332,8 @@ mod tests {
     fn memory_that_grows_is_found_once_there_is_enough_of_it() {
         let soak = What::Soak { gbit: 1.0 };
         let mut course = course();
-        let growing = |step: f64| (0..=8).map(move |n| sample(f64::from(n) * step, 5000 + 1000 * n as u64));
+        let growing =
+            |step: f64| (0..=8).map(move |n| sample(f64::from(n) * step, 5000 + 1000 * n as u64));
         course.samples = growing(900.0).collect();
         assert_eq!(missed(soak, &course), ["memory after the first quarter"]);
         course.samples = growing(5.0).collect();
