@@ -90,7 +90,7 @@ pub(super) fn connect(to: SocketAddr) -> Result<TcpStream, LoadError> {
 
 /// Numbers there and back, over one connection as long as it goes.
 fn tcp_requests(to: SocketAddr, tally: &Tally) {
-    let mut pace = Pace::per_second(REQUESTS);
+    let mut pace = Pace::per_second(REQUESTS, 1);
     let mut number: u64 = 0;
     let mut stream = None;
     while pace.wait(tally) {
@@ -131,7 +131,7 @@ fn right(is: bool) -> Result<(), LoadError> {
 
 fn connections(to: &[SocketAddr], refused: bool, tally: &Tally) {
     let endings: &[churn::Ending] = if refused { &churn::ALL } else { &churn::SERVED };
-    let mut pace = Pace::per_second(CONNECTIONS);
+    let mut pace = Pace::per_second(CONNECTIONS, 2);
     for (to, ending) in to.iter().cycle().zip(endings.iter().cycle()) {
         if !pace.wait(tally) {
             return;
@@ -180,7 +180,7 @@ fn udp_request(socket: &UdpSocket, number: u64, tally: &Tally) -> Result<(), Loa
 }
 
 fn udp_requests(to: SocketAddr, tally: &Tally) {
-    let mut pace = Pace::per_second(REQUESTS);
+    let mut pace = Pace::per_second(REQUESTS, 3);
     let mut number = 0;
     let mut socket = None;
     while pace.wait(tally) {
@@ -200,7 +200,7 @@ fn udp_requests(to: SocketAddr, tally: &Tally) {
 
 /// A flow for each request, which nobody uses again.
 fn udp_flows(to: SocketAddr, tally: &Tally) {
-    let mut pace = Pace::per_second(UDP_FLOWS);
+    let mut pace = Pace::per_second(UDP_FLOWS, 4);
     let mut number = 0;
     while pace.wait(tally) {
         number += 1;
@@ -211,7 +211,7 @@ fn udp_flows(to: SocketAddr, tally: &Tally) {
 }
 
 fn ask_names(server: SocketAddr, tally: &Tally) {
-    let mut pace = Pace::per_second(NAMES);
+    let mut pace = Pace::per_second(NAMES, 5);
     let mut number: u32 = 0;
     while pace.wait(tally) {
         number = number.wrapping_add(1);

@@ -198,10 +198,15 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    pub(super) fn per_second(rate: u32) -> Self {
+    /// `number` tells the threads of a client apart: turns that all have at the same
+    /// time would wait for each other, and times be those of a crowd.
+    pub(super) fn per_second(rate: u32, number: u32) -> Self {
+        let every = Duration::from_secs(1) / rate.max(1);
+        // The golden section: no two are close, however many there are.
+        let phase = (f64::from(number) * 0.618_034).fract();
         Self {
-            next: Instant::now(),
-            every: Duration::from_secs(1) / rate.max(1),
+            next: Instant::now() + every.mul_f64(phase),
+            every,
         }
     }
 

@@ -119,7 +119,7 @@ pub fn bars(what: What, limits: &Limits, course: &Course) -> Vec<Bar> {
         Bar::most(
             "descriptors in the end",
             given_back(after.fds),
-            (before.fds + pending) as f64,
+            (before.fds + what.spare_fds() + pending) as f64,
             "",
         ),
         Bar::most(
@@ -288,7 +288,7 @@ mod tests {
         let mut course = course();
         course.samples = vec![sample(0.0, 5000), sample(7200.0, 5000)];
         assert_eq!(missed(soak, &course), [""; 0]);
-        course.after.fds += 2;
+        course.after.fds += soak.spare_fds() + 1;
         course.after.flows += 1;
         course.idle_percent = Some(0.2);
         let progress = course.clients.get_mut("container").unwrap();
@@ -312,7 +312,7 @@ mod tests {
     fn datagram_flows_that_had_no_time_are_left_out() {
         let soak = What::Soak { gbit: 1.0 };
         let mut course = course();
-        (course.after.fds, course.after.flows) = (22, 5);
+        (course.after.fds, course.after.flows) = (22 + soak.spare_fds(), 5);
         course.datagram_flows = 2;
         let short = Limits {
             settle_s: 5.0,
