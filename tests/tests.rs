@@ -42,5 +42,6 @@ mod reach;
 mod sandbox;
 mod scale;
 mod scripts;
+mod soak;
 mod terminal;
 mod veth;

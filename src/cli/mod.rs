@@ -15,6 +15,7 @@ mod output;
 mod report;
 pub mod run;
 mod seal;
+mod soak;
 
 use std::env;
 use std::ffi::OsString;

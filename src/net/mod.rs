@@ -23,7 +23,6 @@ mod ipv6;
 mod link;
 mod local;
 mod namespace;
-mod netlink;
 mod outbound;
 mod outbox;
 mod pcap;

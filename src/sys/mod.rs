@@ -14,6 +14,7 @@ pub mod keyring;
 pub mod landlock;
 pub mod listen_fds;
 pub mod mount;
+pub(crate) mod netlink;
 pub mod netns;
 pub mod packet;
 pub mod pidfd;
