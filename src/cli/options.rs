@@ -25,6 +25,7 @@ use std::path::PathBuf;
 use super::args::RunArgs;
 use crate::config::{Namespaces, Network, RootFs, RunSpec, UserSpec};
 use crate::error::Error;
+use crate::sys::listen_fds;
 pub(super) use egress::rules;
 pub(super) use publish::ports;
 
@@ -51,7 +52,9 @@ impl Host {
     pub(super) fn current() -> Self {
         Self {
             euid: rustix::process::geteuid().as_raw(),
-            env: std::env::vars_os().collect(),
+            env: std::env::vars_os()
+                .filter(|(name, _)| !listen_fds::is_about(name))
+                .collect(),
             hostname: rustix::system::uname()
                 .nodename()
                 .to_string_lossy()
