@@ -397,8 +397,9 @@ const RARE: &[&str] = &[
     "clock_gettime",
     // Only where the container has to be ended before its time.
     "pidfd_send_signal",
-    // Whether the heap grows is the C library's business.
+    // Whether the heap grows, and in which way, is the C library's business.
     "brk",
+    "mremap",
 ];
 
 /// The system calls in a file of strace(1), from the filter on.

@@ -143,6 +143,10 @@ impl Talk {
                 Read::End => self.ending[0] = Ending::InOrder,
                 Read::Gone => self.ending[0] = Ending::Reset,
             }
+            if !self.reads[0] {
+                self.model
+                    .settled(Side::Container, self.got[0], self.ending[0]);
+            }
         }
         if self.reads[1] {
             w.host.far_read(flow);

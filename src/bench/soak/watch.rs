@@ -45,7 +45,7 @@ pub(super) fn flows(json: &str) -> Option<(u64, u64)> {
 /// What the process uses.
 pub(super) fn state(pid: Pid, counters: &BTreeMap<String, u64>) -> io::Result<State> {
     let usage = usage::of(pid);
-    let fds = fs::read_dir(format!("/proc/{}/fd", pid.as_raw_nonzero()))?.count();
+    let fds = descriptors(&format!("/proc/{}/fd", pid.as_raw_nonzero()))?;
     let counter = |name: &str| counters.get(name).copied().unwrap_or_default();
     Ok(State {
         rss_kib: usage.rss_kib,
@@ -54,6 +54,20 @@ pub(super) fn state(pid: Pid, counters: &BTreeMap<String, u64>) -> io::Result<St
         buffered_bytes: counter("buffered_bytes"),
         cpu: usage.cpu,
     })
+}
+
+/// How many descriptors a process has open. Another's of the same user that is not
+/// dumpable shows no list, but since Linux 6.2 the directory has their number as its size
+/// (fs/proc/fd.c).
+fn descriptors(dir: &str) -> io::Result<usize> {
+    match fs::read_dir(dir) {
+        Ok(entries) => Ok(entries.count()),
+        Err(denied) => {
+            let number = usize::try_from(fs::metadata(dir)?.len()).unwrap_or(usize::MAX);
+            // On an older kernel it is 0, and there is always one.
+            Some(number).filter(|number| *number > 0).ok_or(denied)
+        }
+    }
 }
 
 #[cfg(test)]
