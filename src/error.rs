@@ -97,6 +97,27 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// A limit needs a cgroup that cannot be made; nothing has been changed.
+    #[error("{option}: {cause}")]
+    Limit {
+        /// The option.
+        option: &'static str,
+        /// What is missing.
+        cause: String,
+        /// How to get it.
+        remedy: String,
+    },
+    /// The container's cgroup could not be made or filled.
+    #[error("{step}: {path}")]
+    Cgroup {
+        /// What was being done, or the option that it was done for.
+        step: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// Another container of this user has the name; nothing has been changed.
     #[error("--name: there is a container named {0} already")]
     NameInUse(String),
@@ -111,6 +132,18 @@ pub enum Error {
         /// What it said.
         reason: String,
     },
+    /// The process that runs the network could not be locked in.
+    #[error("lock the network's process in: {step}")]
+    Sandbox {
+        /// What was being done, as an infinitive.
+        step: &'static str,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// The keeper ended before the container.
+    #[error("the keeper of the container has died, so the container has been ended")]
+    KeeperDied,
     /// A step inside the container's init failed.
     #[error(transparent)]
     Step(#[from] StepFailure),

@@ -5,6 +5,7 @@
 //! `net` never import each other and meet in [`cli::run`].
 
 pub mod bench;
+pub mod cgroup;
 pub mod cli;
 pub mod config;
 pub mod container;
@@ -12,6 +13,8 @@ pub mod control;
 pub mod doctor;
 pub mod error;
 pub mod fs;
+mod ipc;
+pub mod keeper;
 pub mod net;
 pub mod ns;
 pub mod plan;

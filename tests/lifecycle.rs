@@ -275,6 +275,58 @@ both! {
         );
     }
 
+    fn a_process_killed_at_any_moment_leaves_nothing(who) {
+        let host = Host::new();
+        let mounts = host.mounts();
+        let network = if who.has_tun() {
+            "--net=builtin"
+        } else {
+            "--net=none"
+        };
+        let rounds = number_from_env("CRUN_LITE_KILLS", 40);
+        for victim in ["crun-lite-keep", "crun-lite-init", "command"] {
+            let mut killed = 0;
+            for round in 0..rounds {
+                let marker = format!("any-{victim}-{who:?}-{}-{round}", std::process::id());
+                let run = who
+                    .crun(&[network, "--", "sh", "-c", "echo ready; sleep 1000", &marker])
+                    .on(&host)
+                    .spawn();
+                if round + 1 < rounds {
+                    std::thread::sleep(Duration::from_micros(1500 * round));
+                } else {
+                    // By now all of them are there.
+                    run.expect("ready\n");
+                }
+                let traces = Traces::of(run.pid());
+                let named = |process: &&traces::Process| {
+                    fs::read_to_string(format!("/proc/{}/comm", process.pid))
+                        .is_ok_and(|name| match name.trim_end() {
+                            name if victim == "command" => !name.starts_with("crun-lite"),
+                            name => name == victim,
+                        })
+                };
+                let Some(process) = traces.processes.iter().find(named) else {
+                    run.signal(Signal::KILL);
+                    continue;
+                };
+                // It may just have become another, or ended.
+                let pid = rustix::process::Pid::from_raw(process.pid).unwrap();
+                killed += u32::from(rustix::process::kill_process(pid, Signal::KILL).is_ok());
+                let output = run.finish();
+                assert_ne!(output.code(), Some(0), "{victim} in round {round}{output}");
+                eventually(
+                    &format!("{victim} in round {round}: no process is left"),
+                    A_SECOND,
+                    || traces::marked(&marker).is_empty(),
+                );
+                traces.assert_gone(A_SECOND);
+            }
+            assert!(killed > 0 || network == "--net=none", "{victim} was never there");
+        }
+        assert_eq!(host.mounts(), mounts);
+    }
+
     fn many_runs_in_a_row_leave_nothing(who) {
         need!(who.has_tun(), "{who:?} may not open /dev/net/tun");
         let host = Host::new();

@@ -107,7 +107,9 @@ fn runtime(args: Vec<String>) -> Result<u8, Error> {
         groups: Groups::default(),
         capabilities: 0,
         seccomp: SeccompProfile::Unconfined,
+        landlock: None,
         no_new_privileges: true,
+        ulimits: Vec::new(),
         tty,
         init: true,
     };
@@ -139,10 +141,13 @@ fn runtime(args: Vec<String>) -> Result<u8, Error> {
     steps.push(Step::Exec(Box::new(exec)));
     let plan = Plan {
         egress: None,
+        sandbox: None,
         namespaces,
         uid_map: maps.uid,
         gid_map: maps.gid,
         publish: Vec::new(),
+        cgroup: None,
+        oom_score_adj: None,
         steps,
     };
     let hang = has("hang");
@@ -162,6 +167,7 @@ fn runtime(args: Vec<String>) -> Result<u8, Error> {
             interactive: has("-i"),
         },
         network,
+        None,
         Inherited::default(),
     )?;
     let mut link: NetLink = prepared.take_link()?.expect("no link");
@@ -169,7 +175,7 @@ fn runtime(args: Vec<String>) -> Result<u8, Error> {
     let link = link.fds.pop().expect("no descriptor");
     assert_eq!(fs::File::from(link).read(&mut [1; 4]).unwrap(), 4);
     let mut poll = mio::Poll::new().map_err(|e| Error::host("make an event loop", e))?;
-    let mut supervisor: Supervisor = prepared.supervise(poll.registry())?;
+    let mut supervisor: Supervisor = prepared.supervise(poll.registry().try_clone().unwrap())?;
     let mut events = mio::Events::with_capacity(64);
     supervisor.start()?;
     loop {

@@ -7,8 +7,13 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use crate::util::command::Running;
 use crate::util::{Host, Who, rootfs, tool};
 
+/// Lines of a map: (container, host, size).
+type Map = Vec<(u32, u32, u32)>;
+/// The uid map and the gid map.
+type Maps = [Map; 2];
+
 /// The lines of a map as (container, host, size).
-fn map(text: &str) -> Vec<(u32, u32, u32)> {
+fn map(text: &str) -> Map {
     let number = |word: Option<&str>| word.unwrap().parse().unwrap();
     text.lines()
         .map(|line| {
@@ -25,7 +30,7 @@ fn map(text: &str) -> Vec<(u32, u32, u32)> {
 const MAPS: &str = "cat /proc/self/uid_map; echo; cat /proc/self/gid_map";
 
 /// Both maps as the container shows them.
-fn maps(printed: &str) -> [Vec<(u32, u32, u32)>; 2] {
+fn maps(printed: &str) -> Maps {
     let (uid, gid) = printed.split_once("\n\n").unwrap();
     [map(uid), map(gid)]
 }
@@ -253,7 +258,7 @@ fn nomap_has_none_of_the_users_ids() {
 }
 
 /// A container that runs until its standard input ends, and its maps.
-fn start(who: Who, host: &Host, mode: &str) -> (Running, [Vec<(u32, u32, u32)>; 2]) {
+fn start(who: Who, host: &Host, mode: &str) -> (Running, Maps) {
     let script = format!("{MAPS}; echo ready; cat");
     let args = ["--net=none", "-i", mode, "--", "sh", "-c", &script];
     let running = who.crun(&args).stdin_open().on(host).spawn();
@@ -263,8 +268,8 @@ fn start(who: Who, host: &Host, mode: &str) -> (Running, [Vec<(u32, u32, u32)>; 
     (running, maps)
 }
 
-fn ids(maps: &[Vec<(u32, u32, u32)>; 2]) -> HashSet<(usize, u32)> {
-    let one = |(kind, lines): (usize, &Vec<(u32, u32, u32)>)| {
+fn ids(maps: &Maps) -> HashSet<(usize, u32)> {
+    let one = |(kind, lines): (usize, &Map)| {
         let lines = lines.clone();
         lines
             .into_iter()

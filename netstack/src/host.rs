@@ -99,6 +99,9 @@ pub struct Readiness {
     /// reason (urgent data): from now on a short read does not mean that the socket
     /// is empty.
     pub read_closed: bool,
+    /// The connection is no more; a call may not tell, once the far end's direction
+    /// has ended.
+    pub failed: bool,
 }
 
 /// Everything that the stack asks of its owner. Calls are carried out at once

@@ -40,6 +40,10 @@ mod checksum;
 mod config;
 mod dhcp;
 mod dns;
+#[cfg(fuzz_fault)]
+pub mod fault;
+#[cfg(not(fuzz_fault))]
+mod fault;
 mod flow;
 mod host;
 mod icmp;

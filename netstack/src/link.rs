@@ -16,6 +16,7 @@ use smoltcp::wire::{EthernetAddress, EthernetFrame, EthernetProtocol, IpProtocol
 
 use crate::checksum::Sum;
 use crate::config::LinkConfig;
+use crate::fault::{Fault, is_planted};
 use crate::host::Host;
 use crate::ip::{self, len16};
 
@@ -219,7 +220,9 @@ impl Link {
             if vnet == 0 {
                 sum.add(&packet[start..]);
                 sum.add(payload[0]);
-                sum.add(payload[1]);
+                if !is_planted(Fault::Checksum) {
+                    sum.add(payload[1]);
+                }
                 let checksum = match sum.finish() {
                     // None, in UDP (RFC 768).
                     0 if protocol == IpProtocol::Udp => 0xffff,

@@ -118,6 +118,12 @@ impl Stack {
         self.flows.infos(now, from, most)
     }
 
+    /// The flows that have a host socket, in no order: the sockets that the owner must
+    /// have open, and no others. Walks all flows.
+    pub fn sockets(&self) -> impl Iterator<Item = FlowId> {
+        self.flows.sockets()
+    }
+
     /// Whether a connection of the container still has something on its way to
     /// the host, or has not ended its direction. Walks all flows.
     pub fn is_sending(&self) -> bool {
@@ -373,6 +379,18 @@ impl Stack {
         Some(address) == self.own.gateway_for(address)
             || Some(address) == self.own.dns_for(address)
             || address == IpAddr::V6(self.router)
+    }
+
+    /// Whether a packet can come from `address`: it is one machine's, and neither the
+    /// container's own nor one that never leaves its machine (RFC 1122, 3.2.1.3).
+    pub(crate) fn is_somebody(&self, address: IpAddr) -> bool {
+        let never = match address {
+            IpAddr::V4(address) => matches!(address.octets()[0], 0 | 127 | 224..),
+            IpAddr::V6(address) => {
+                address.is_unspecified() || address.is_loopback() || address.is_multicast()
+            }
+        };
+        !never && !self.is_group(address) && !self.is_container(address)
     }
 
     /// What a container that uses `container` as its address knows a host-side

@@ -370,7 +370,12 @@ impl Stack {
             self.udp_emit(remote, container, payload, 0, host);
         } else if self.link.config.uso {
             self.stats.udp_down += payload.len().div_ceil(single) as u64;
-            self.udp_emit(remote, container, payload, segment, host);
+            // They may have come in a longer packet, of the other version.
+            let most = (usize::from(u16::MAX) - headers) / single * single;
+            for some in payload.chunks(most) {
+                let segment = if some.len() > single { segment } else { 0 };
+                self.udp_emit(remote, container, some, segment, host);
+            }
         } else {
             for one in payload.chunks(single) {
                 self.stats.udp_down += 1;

@@ -12,8 +12,8 @@ use super::cases::{self, Case, Metric};
 use super::report::{Outcome, Report};
 use super::stats::{Summary, short};
 
-const WIDTH: f64 = 880.0;
-const MARGIN: f64 = 28.0;
+pub(super) const WIDTH: f64 = 880.0;
+pub(super) const MARGIN: f64 = 28.0;
 const GUTTER: f64 = 40.0;
 const COLUMNS: usize = 2;
 const PANEL: f64 = (WIDTH - 2.0 * MARGIN - GUTTER) / 2.0;
@@ -127,12 +127,18 @@ pub fn svg(report: &Report, mtu: u16) -> String {
     out
 }
 
-fn style(bars: usize) -> String {
+/// What elements look like; with a class for each of so many bars, and lines.
+pub(super) fn style(bars: usize) -> String {
     let mut light = STYLE.to_owned();
     let mut dark = DARK_STYLE.to_owned();
     for (number, (on_light, on_dark)) in colours().take(bars).enumerate() {
-        let _ = write!(light, ".b{number}{{fill:{on_light}}}");
-        let _ = write!(dark, ".b{number}{{fill:{on_dark}}}");
+        for (css, colour) in [(&mut light, on_light), (&mut dark, on_dark)] {
+            let _ = write!(
+                css,
+                ".b{number}{{fill:{colour}}}.l{number}{{stroke:{colour};fill:none;\
+                 stroke-width:1.5}}"
+            );
+        }
     }
     format!("{light}@media(prefers-color-scheme:dark){{{dark}}}")
 }
@@ -340,7 +346,7 @@ fn clipped(name: &str) -> String {
     head + "…"
 }
 
-fn text(out: &mut String, x: f64, y: f64, class: &str, words: &str) {
+pub(super) fn text(out: &mut String, x: f64, y: f64, class: &str, words: &str) {
     let words = escaped(words);
     let _ = writeln!(
         out,
@@ -349,7 +355,7 @@ fn text(out: &mut String, x: f64, y: f64, class: &str, words: &str) {
 }
 
 /// Text that ends at `x`.
-fn end_text(out: &mut String, x: f64, y: f64, class: &str, words: &str) {
+pub(super) fn end_text(out: &mut String, x: f64, y: f64, class: &str, words: &str) {
     let words = escaped(words);
     let _ = writeln!(
         out,

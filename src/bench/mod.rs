@@ -25,6 +25,7 @@ pub mod machine;
 pub mod process;
 pub mod report;
 mod sample;
+pub mod soak;
 pub mod stats;
 pub mod table;
 #[cfg(test)]
@@ -123,6 +124,33 @@ pub enum Error {
     /// As signalfd(2).
     #[error("watch for signals")]
     Signals(#[source] io::Error),
+    /// There is no network of the benchmark's own.
+    #[error("make a network for the benchmark: {step}")]
+    World {
+        /// What was being made.
+        step: &'static str,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// A process did not do what it should.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// A process said something that makes no sense, or why it could not go on.
+    #[error("{name} said {line:?}")]
+    Said {
+        /// Whose line.
+        name: String,
+        /// The line.
+        line: String,
+    },
+    /// The process of crun-lite cannot be looked at.
+    #[error("look at the process of crun-lite")]
+    Watch {
+        /// As proc(5).
+        #[source]
+        source: io::Error,
+    },
 }
 
 /// Is told how the measurement goes on.

@@ -106,6 +106,21 @@ impl Interrupts {
         }
     }
 
+    /// Lets the time pass until then.
+    ///
+    /// # Errors
+    /// The benchmark is to end.
+    pub fn pause(&self, until: Instant) -> Result<(), ProcessError> {
+        match self.wait(None, until) {
+            Ok(_) => Ok(()),
+            Err(WaitError::Interrupted(signal)) => Err(ProcessError::Interrupted(signal)),
+            Err(WaitError::Io(source)) => Err(ProcessError::Wait {
+                name: "the time".to_owned(),
+                source,
+            }),
+        }
+    }
+
     /// Waits for `fd`, or without one for the time to pass; false when it has.
     fn wait(&self, fd: Option<BorrowedFd<'_>>, until: Instant) -> Result<bool, WaitError> {
         loop {

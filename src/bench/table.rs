@@ -82,7 +82,7 @@ fn detail(results: &[Option<&Outcome>], metric: Metric, words: &str) -> Option<V
 }
 
 /// Lines of cells with columns of equal width; the first is the head.
-fn render(rows: &[Vec<String>]) -> String {
+pub(super) fn render(rows: &[Vec<String>]) -> String {
     let columns = rows.first().map_or(0, Vec::len);
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));

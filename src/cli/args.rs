@@ -6,6 +6,7 @@
 //! option takes the next word as its value whatever that looks like, and a
 //! repeated option overrides the one before.
 
+mod limits;
 mod surroundings;
 
 use std::ffi::OsString;
@@ -13,6 +14,7 @@ use std::ffi::OsString;
 use clap::{ArgAction, Args, Command, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use super::bench::BenchArgs;
+pub(super) use limits::LimitArgs;
 use surroundings::SurroundingsArgs;
 
 /// How ids are mapped and what the exit status means: what a user has to know
@@ -324,7 +326,8 @@ pub(super) struct RunArgs {
     /// max_half_open=N (TCP connections that are still being opened, 1024),
     /// max_buffered=SIZE (TCP payload that waits, 512m; k, m or g), max_pps=N (frames
     /// of the container a second, 0: no bound),
-    /// busy_poll=USEC (look for events that long before sleeping, 64; 0 for never)
+    /// busy_poll=USEC (look for events that long before sleeping, 64; 0 for never),
+    /// sandbox=BOOL (the process that runs the network locks itself in, true)
     /// [default: builtin]
     #[arg(
         long,
@@ -438,6 +441,9 @@ pub(super) struct RunArgs {
     pub pcap: Option<OsString>,
 
     #[command(flatten)]
+    pub limits: LimitArgs,
+
+    #[command(flatten)]
     pub surroundings: SurroundingsArgs,
 
     #[allow(
@@ -495,8 +501,9 @@ pub(super) struct RunArgs {
         help_heading = "Isolation"
     )]
     pub cap_drop: Vec<String>,
-    /// seccomp=unconfined (no system-call filter), no-new-privileges[=BOOL]
-    /// (true), mask=PATH[:PATH...] (hide more), unmask=ALL or PATH[:PATH...]
+    /// seccomp=unconfined (no system-call filter) or seccomp=FILE (that of a profile
+    /// as podman and Docker have them), landlock=disable (no second wall around the
+    /// tree), no-new-privileges[=BOOL] (true), mask=PATH[:PATH...] (hide more), unmask=ALL or PATH[:PATH...]
     /// (hide less)
     #[arg(long, value_name = "KEY[=VALUE]", help_heading = "Isolation")]
     pub security_opt: Vec<OsString>,

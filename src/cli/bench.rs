@@ -11,10 +11,10 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::output;
+use super::{output, soak};
 use crate::bench::backend::{Backend, Choice, KINDS};
 use crate::bench::cases::{self, Case};
-use crate::bench::load::{self, Task};
+use crate::bench::load::{self, Task, Work};
 use crate::bench::machine::Machine;
 use crate::bench::report::Report;
 use crate::bench::stats::short;
@@ -75,6 +75,14 @@ enum What {
     /// Compare rootless networks: the same work over loopback, crun-lite,
     /// slirp4netns and pasta
     Net(NetArgs),
+    /// Everything at once for a long time: whether it lasts, and leaks nothing
+    Soak(soak::SoakArgs),
+    /// As many connections at once as the limit on open files allows
+    Flows(soak::FlowsArgs),
+    /// Connections opened, used and closed in every order
+    Churn(soak::ChurnArgs),
+    /// Many bytes each way, of which every one is checked
+    Integrity(soak::IntegrityArgs),
     /// The load generator of the other benchmarks
     #[command(hide = true)]
     Load {
@@ -124,9 +132,18 @@ struct NetArgs {
 enum End {
     /// Serve until standard input ends
     Serve {
+        #[arg(long, default_value = "127.0.0.1:0")]
+        at: SocketAddr,
         #[arg(long)]
         cc: Option<String>,
     },
+    /// Resolve names until standard input ends
+    Resolve {
+        #[arg(long)]
+        at: SocketAddr,
+    },
+    /// Work as JSON says, and as told
+    Work { work: Work },
     /// Carry out one case
     Run {
         case: Case,
@@ -148,10 +165,16 @@ type CpuList = std::sync::Arc<[usize]>;
 pub(super) fn run(args: BenchArgs) -> Result<ExitCode, Error> {
     match args.what {
         What::Net(args) => net(args),
+        What::Soak(args) => soak::soak(args),
+        What::Flows(args) => soak::flows(args),
+        What::Churn(args) => soak::churn(args),
+        What::Integrity(args) => soak::integrity(args),
         What::Load { end } => {
             let mut stdout = io::stdout();
             let result = match end {
-                End::Serve { cc } => load::serve(cc.as_deref(), &mut stdout),
+                End::Serve { at, cc } => load::serve(at, cc.as_deref(), &mut stdout),
+                End::Resolve { at } => load::resolve(at, &mut stdout),
+                End::Work { work } => load::work(&work, &mut stdout),
                 End::Run {
                     case,
                     tcp,
@@ -369,7 +392,7 @@ mod tests {
         };
         match args.what {
             What::Net(net) => Ok(net),
-            other @ What::Load { .. } => panic!("{other:?}"),
+            other => panic!("{other:?}"),
         }
     }
 

@@ -6,6 +6,7 @@
 
 mod args;
 mod bench;
+mod binfmt;
 mod doctor;
 mod inspect;
 mod logging;
@@ -13,6 +14,8 @@ mod options;
 mod output;
 mod report;
 pub mod run;
+mod seal;
+mod soak;
 
 use std::env;
 use std::ffi::OsString;
@@ -21,6 +24,7 @@ use std::process::ExitCode;
 use clap::FromArgMatches;
 use clap::error::ErrorKind;
 
+use crate::config::RunSpec;
 use crate::error::Error;
 use crate::sys;
 use args::{Cli, LogFormat, Verb};
@@ -48,6 +52,25 @@ pub fn main() -> ExitCode {
         Verb::Doctor(args) => doctor::run(args),
     };
     ended.unwrap_or_else(|error| Report::from(error).print(format))
+}
+
+/// What `crun-lite run` with these words means to whoever calls; nothing is done about it.
+///
+/// # Errors
+/// They mean nothing, or ask for help.
+pub fn meaning(words: &[OsString]) -> Result<RunSpec, String> {
+    let verb = ["crun-lite", "run"].map(OsString::from);
+    let told = |error: &dyn std::fmt::Display| error.to_string();
+    let matches = args::command()
+        .try_get_matches_from(verb.iter().chain(words))
+        .map_err(|error| told(&error))?;
+    let cli = Cli::from_arg_matches(&matches).map_err(|error| told(&error))?;
+    match cli.verb {
+        Verb::Run(args) => {
+            options::validate(*args, &options::Host::current()).map_err(|error| told(&error))
+        }
+        _ => Err("another verb".to_owned()),
+    }
 }
 
 /// The command line; `None` when it asked for help, which has been given.

@@ -9,6 +9,7 @@ mod budgets;
 mod egress;
 mod env;
 mod ids;
+mod limits;
 mod log_file;
 mod mounts;
 mod names;
@@ -28,6 +29,7 @@ use crate::config::{
     Groups, IdMapEntry, NameOrId, Namespaces, Network, RootFs, RunSpec, UserNamespace, UserSpec,
 };
 use crate::error::Error;
+use crate::sys::listen_fds;
 pub(super) use egress::rules;
 pub(super) use publish::ports;
 
@@ -49,6 +51,8 @@ pub(super) struct Host {
     pub hostname: String,
     /// Reads a file of the host; nothing is in one that cannot be read.
     pub read: fn(&str) -> Vec<u8>,
+    /// How many CPUs it has online; looked up where it matters.
+    pub cpus: fn() -> usize,
 }
 
 impl Host {
@@ -57,12 +61,15 @@ impl Host {
         Self {
             euid: rustix::process::geteuid().as_raw(),
             egid: rustix::process::getegid().as_raw(),
-            env: std::env::vars_os().collect(),
+            env: std::env::vars_os()
+                .filter(|(name, _)| !listen_fds::is_about(name))
+                .collect(),
             hostname: rustix::system::uname()
                 .nodename()
                 .to_string_lossy()
                 .into_owned(),
             read: |path| std::fs::read(path).unwrap_or_default(),
+            cpus: limits::cpus_online,
         }
     }
 
@@ -108,7 +115,8 @@ pub(super) fn validate(args: RunArgs, host: &Host) -> Result<RunSpec, Error> {
         (None, None) => UserSpec::default(),
     };
     let groups = ids::groups(&args.surroundings.group_add)?;
-    let security = security::options(&args.security_opt)?;
+    let capabilities = security::capabilities(&args.cap_add, &args.cap_drop)?;
+    let security = security::options(&args.security_opt, capabilities)?;
     let rootfs = rootfs(args.rootfs.as_deref())?;
     let mut mounts = mounts::collect(
         &mounts::Words {
@@ -147,8 +155,9 @@ pub(super) fn validate(args: RunArgs, host: &Host) -> Result<RunSpec, Error> {
         userns,
         uid_map,
         gid_map,
-        capabilities: security::capabilities(&args.cap_add, &args.cap_drop)?,
+        capabilities,
         seccomp: security.seccomp,
+        landlock: security.landlock,
         no_new_privileges: security.no_new_privileges,
         mask: security.mask,
         unmask: security.unmask,
@@ -168,6 +177,7 @@ pub(super) fn validate(args: RunArgs, host: &Host) -> Result<RunSpec, Error> {
             .transpose()?,
         publish: publish::publish(&args.publish, &network)?,
         name: args.name.as_deref().map(publish::name).transpose()?,
+        limits: limits::limits(&args.limits, host.cpus)?,
         network,
         rootfs,
         hostname,

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::args::LogFormat;
 use super::logging::printable;
-use crate::error::{EXIT_RUNTIME, Error};
+use crate::error::{EXIT_RUNTIME, Error, Hint};
 
 /// What went wrong and what can be done about it.
 #[derive(Debug, PartialEq, Eq)]
@@ -22,13 +22,25 @@ pub(super) struct Report {
 
 impl From<Error> for Report {
     fn from(error: Error) -> Self {
+        let hint = error.hint();
+        Self::new(&error, hint)
+    }
+}
+
+impl Report {
+    /// With what can be done about it, if that is known.
+    pub(super) fn new(error: &Error, hint: Option<Hint>) -> Self {
         let mut message = error.to_string();
         let mut source = error.source();
         while let Some(cause) = source {
             message = format!("{message}: {cause}");
             source = cause.source();
         }
-        let hints = error.hint().iter().map(ToString::to_string).collect();
+        let hints = match error {
+            // The message has said why.
+            Error::Limit { remedy, .. } => vec![remedy.clone()],
+            _ => hint.iter().map(ToString::to_string).collect(),
+        };
         Self {
             message,
             hints,
@@ -38,6 +50,11 @@ impl From<Error> for Report {
 }
 
 impl Report {
+    /// What the program ends with.
+    pub(super) fn exit_code(&self) -> u8 {
+        self.exit_code
+    }
+
     /// What went wrong, for somebody else to print.
     pub(super) fn into_message(self) -> String {
         self.message

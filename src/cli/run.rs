@@ -1,32 +1,53 @@
 //! `crun-lite run`: where container and network meet.
+//!
+//! With a network of our own this process is the sandboxed one: once the packet loop is
+//! ready, and before init may start the command, it locks itself in
+//! ([`crate::security::sandbox`]), and what needs more is asked of the
+//! [keeper](crate::keeper).
+
+mod duties;
 
 use std::fs;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crun_lite_rootfs::{Entry, HostProbe};
-use mio::{Events, Poll};
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Registry, Token};
 
 use super::args::{LogFormat, RunArgs};
 use super::options::{self, Host};
 use super::output;
 use super::report::Report;
-use crate::config::{EgressRules, Groups, Network, Propagation, RootFs, RunSpec, search_domains};
-use crate::container::{self, Inherited, NetLink, Sockets, SpawnIo, Supervisor};
+use super::{binfmt, seal};
+use crate::cgroup::{self, Cgroup};
+use crate::config::{
+    BuiltinNetwork, EgressRules, Groups, Network, Propagation, RootFs, RunSpec, search_domains,
+};
+use crate::container::{
+    self, Inherited, NetLink, NetworkSetup, Prepared, Sockets, SpawnIo, Supervisor,
+};
 use crate::control::{Answer, Counter, Flow, Port, Request, Server};
 use crate::error::Error;
-use crate::net::{self, Capture, Driver, NetLog};
+use crate::keeper::Keeper;
+use crate::net::{self, Capture, Driver, Listener, NetLog};
 use crate::ns::holder;
 use crate::ns::idmap::{self, Maps};
 use crate::ns::modes::{self, Choice};
 use crate::plan::{self, EtcFiles, FileKind, MountFlags, Plan, RootSource, Step};
+use crate::security::sandbox::{Features, Sandbox};
 use crate::sys;
 use crate::sys::signal::{self, SignalSet};
 
 /// Events taken from the kernel at a time.
 const EVENTS: usize = 256;
+/// The end of the keeper.
+const KEEPER: Token = Token(Supervisor::TOKENS + Server::TOKENS);
+/// The first token of the network's.
+const NETWORK: usize = KEEPER.0 + 1;
 /// How long what the container has sent may take to leave after its end.
 const LINGER: Duration = Duration::from_secs(5);
 /// How long the end of the container may take to show after that of its link.
@@ -36,10 +57,11 @@ const GRACE: Duration = Duration::from_millis(100);
 /// been changed when an error comes before the last of these.
 pub(super) fn run(args: RunArgs, format: LogFormat) -> Result<ExitCode, Error> {
     let dry_run = args.dry_run;
-    // Before anything else is opened.
-    let listen_fds = sys::listen_fds::take()
-        .map_err(|error| Error::host("take over the sockets of LISTEN_FDS", error))?;
     let mut spec = options::validate(args, &Host::current())?;
+    if spec.landlock && matches!(spec.rootfs, RootFs::Dir(_)) && binfmt::has_fixed_interpreter() {
+        tracing::info!("no Landlock: binfmt_misc runs programs of the host's in the container");
+        spec.landlock = false;
+    }
     if let Network::Builtin(network) = &mut spec.network {
         net::choose_ipv6(network)?;
         net::check_outbound(network)?;
@@ -53,7 +75,23 @@ pub(super) fn run(args: RunArgs, format: LogFormat) -> Result<ExitCode, Error> {
         output::plan(&plan, format)?;
         return Ok(ExitCode::SUCCESS);
     }
-    carry_out(&spec, &plan, inherited, &resolv_conf, listen_fds).map(ExitCode::from)
+    if let Err(error) = seal::ensure(&spec, &plan) {
+        tracing::warn!("the container may be able to change this program: no sealed copy: {error}");
+    }
+    // Before anything else is opened to stay.
+    let listen_fds = sys::listen_fds::take()
+        .map_err(|error| Error::host("take over the sockets of LISTEN_FDS", error))?;
+    container::raise_limits(&spec.limits.ulimits)?;
+    let listeners = net::bind_published(&spec.publish, listen_fds)?;
+    let Network::Builtin(network) = &spec.network else {
+        return alone(&spec, &plan, inherited).map(ExitCode::from);
+    };
+    let ended = carry_out(&spec, &plan, inherited, network, &resolv_conf, listeners);
+    // What the runtime does after `main` is not for the sandbox.
+    sys::process::exit(ended.unwrap_or_else(|report| {
+        report.print(format);
+        report.exit_code()
+    }))
 }
 
 /// Everything that can be found out and decided without changing anything: the
@@ -84,7 +122,9 @@ fn prepare(spec: &RunSpec, resolv_conf: &str) -> Result<(Plan, Inherited), Error
         ));
     }
     let files = EtcFiles::new(spec, resolv_conf, &read_text("/etc/hosts"));
-    let plan = plan::compile(spec, &root, (maps.uid, maps.gid), &files);
+    let cgroup = cgroup::design(&spec.limits)?;
+    let maps = (maps.uid, maps.gid);
+    let plan = plan::compile(spec, &root, maps, &files, cgroup);
     let inherited = Inherited {
         lease,
         mounts: Vec::new(),
@@ -136,112 +176,209 @@ fn carry_out(
     spec: &RunSpec,
     plan: &Plan,
     mut inherited: Inherited,
+    network: &BuiltinNetwork,
     resolv_conf: &str,
-    listen_fds: Vec<OwnedFd>,
-) -> Result<u8, Error> {
-    let network = match &spec.network {
-        Network::Builtin(network) => Some(network),
-        Network::None | Network::Host => None,
+    listeners: Vec<Listener>,
+) -> Result<u8, Report> {
+    let is_root = rustix::process::geteuid().is_root();
+    let control = take_name(spec.name.as_deref())?;
+    let logs = duties::Logs {
+        capture: spec.pcap.as_ref().map(Capture::create).transpose()?,
+        refusals: spec.net_log.as_ref().map(NetLog::create).transpose()?,
     };
-    let listeners = net::bind_published(&spec.publish, listen_fds)?;
-    let mut control = network
-        .map(|_| take_name(spec.name.as_deref()))
-        .transpose()?;
-    let io = SpawnIo {
-        tty: spec.tty,
-        interactive: spec.interactive,
-    };
-    let capture = spec.pcap.as_ref().map(Capture::create).transpose()?;
-    let net_log = spec.net_log.as_ref().map(NetLog::create).transpose()?;
-    let set_up = Box::new(|link: bool| {
-        let made = net::set_up_namespace(network.filter(|_| link))?;
-        Ok(made
-            .map(net::Link::into_parts)
-            .map(|(about, fds)| NetLink { about, fds }))
-    });
+    // Before the container, so that it is dropped after it.
+    let cgroup = plan.cgroup.as_ref().map(Cgroup::make).transpose()?;
+    let network_of = set_up(Some(network));
     inherited.mounts = idmapped_mounts(plan)?;
-    let mut prepared = container::spawn(plan, io, set_up, inherited)?;
-    let mut poll = Poll::new().map_err(|error| Error::host("make the event loop", error))?;
-    let link = match network {
-        Some(_) => prepared.take_link()?,
-        None => None,
+    let mut prepared = container::spawn(plan, io_of(spec), network_of, cgroup.as_ref(), inherited)?;
+    // While init is at work, which would be waited for anyway.
+    let started = duties::start(&mut prepared, logs, cgroup)?;
+    let keeper = Rc::clone(&started.keeper);
+    let parts = Parts {
+        prepared,
+        control,
+        listeners,
+        started,
+        sandbox: plan.sandbox,
     };
-    let mut driver = match (link, network) {
-        (Some(link), Some(network)) => {
-            let resolvers = net::resolvers_of(resolv_conf);
-            Some(Driver::new(
-                net::Link::from_parts(&link.about, link.fds)?,
-                network,
-                resolvers,
-                poll.registry(),
-                Supervisor::TOKENS + Server::TOKENS,
-            )?)
-        }
-        _ => None,
+    let ended = drive(spec, network, resolv_conf, parts);
+    // Where this process may not look for causes itself any more.
+    ended.map_err(|error| {
+        let hint = error.hint_by(is_root, |name| keeper.setting(name));
+        Report::new(&error, hint)
+    })
+}
+
+/// What a run with a network has once its container is being set up.
+struct Parts {
+    prepared: Prepared,
+    control: Server,
+    listeners: Vec<Listener>,
+    started: duties::Started,
+    sandbox: Option<Features>,
+}
+
+/// Gets the packet loop ready, locks this process in, and drives container and network
+/// to the end of both.
+fn drive(
+    spec: &RunSpec,
+    network: &BuiltinNetwork,
+    resolv_conf: &str,
+    parts: Parts,
+) -> Result<u8, Error> {
+    let Parts {
+        mut prepared,
+        mut control,
+        listeners,
+        started,
+        sandbox,
+    } = parts;
+    let duties::Started {
+        keeper,
+        capture,
+        refusals,
+    } = started;
+    let mut poll = new_poll()?;
+    let Some(link) = prepared.take_link()? else {
+        return Err(Error::InitDied("it has made no link".to_owned()));
     };
-    if let Some(driver) = &mut driver {
-        driver.set_names(plan::own_names(spec));
-        let search = spec.dns_search.clone();
-        driver.set_search(search.unwrap_or_else(|| search_domains(resolv_conf)));
-        driver.know_names(plan::given_names(spec));
-        if let Some(log) = net_log {
-            driver.log_refusals_to(log);
-        }
-        if let Some(capture) = capture {
-            driver.capture(capture);
-        }
-        if !spec.init {
-            driver.admit_all_by_link();
-        }
-        driver.publish(listeners)?;
+    let mut driver = Driver::new(
+        net::Link::from_parts(&link.about, link.fds)?,
+        network,
+        net::resolvers_of(resolv_conf),
+        poll.registry(),
+        NETWORK,
+    )?;
+    driver.set_names(plan::own_names(spec));
+    let search = spec.dns_search.clone();
+    driver.set_search(search.unwrap_or_else(|| search_domains(resolv_conf)));
+    driver.know_names(plan::given_names(spec));
+    duties::follow_resolvers(&mut driver, &keeper);
+    if let Some(log) = refusals {
+        driver.log_refusals_to(log);
     }
-    if let Some(control) = &mut control {
-        control.register(poll.registry(), Supervisor::TOKENS)?;
+    if let Some(capture) = capture {
+        driver.capture(capture);
     }
-    // The link has somebody to listen to it: nothing else has to be waited for.
-    prepared.release()?;
-    let mut supervisor = prepared.supervise(poll.registry())?;
+    if !spec.init {
+        driver.admit_all_by_link();
+    }
+    driver.publish(listeners)?;
+    control.register(poll.registry(), Supervisor::TOKENS)?;
+    poll.registry()
+        .register(
+            &mut SourceFd(&keeper.pidfd().as_raw_fd()),
+            KEEPER,
+            Interest::READABLE,
+        )
+        .map_err(|error| Error::host("watch the keeper", error))?;
+    let registry = share(&poll)?;
+    let sandbox = sandbox.map(Sandbox::prepare).transpose()?;
+    // The link has somebody to listen to it: nothing else has to be waited for. With a
+    // terminal the command is not started before that is relayed, for which files are
+    // opened.
+    let mut supervisor = if spec.tty {
+        let supervisor = prepared.supervise(registry)?;
+        sandbox.map_or(Ok(()), Sandbox::enter)?;
+        supervisor
+    } else {
+        sandbox.map_or(Ok(()), Sandbox::enter)?;
+        prepared.release()?;
+        prepared.supervise(registry)?
+    };
     supervisor.start()?;
     let mut events = Events::with_capacity(EVENTS);
-    if let Some(driver) = &mut driver {
-        pass_sockets(&mut supervisor, driver);
-    }
+    pass_sockets(&mut supervisor, &mut driver);
     loop {
-        let timeout = driver.as_mut().and_then(Driver::timeout);
-        if let Some(code) = turn(
-            &mut poll,
-            &mut events,
-            timeout,
-            &mut supervisor,
-            driver.as_mut().zip(control.as_mut()),
-        )? {
+        let timeout = driver.timeout();
+        let network = Some((&mut driver, &mut control, &*keeper));
+        if let Some(code) = turn(&mut poll, &mut events, timeout, &mut supervisor, network)? {
             // The terminal is given back at once, and signals end this process again.
             drop(supervisor);
             signal::set_mask(SignalSet::EMPTY)
                 .map_err(|error| Error::host("unblock signals", error))?;
-            if let Some(driver) = &mut driver {
-                linger(&mut poll, &mut events, driver)?;
-            }
+            linger(&mut poll, &mut events, &mut driver)?;
+            driver.finish();
+            // It ends while the rest is taken apart.
+            keeper.finish();
             return Ok(code);
         }
-        let Some(Err(gone)) = driver.as_mut().map(Driver::turn) else {
+        let Err(gone) = driver.turn() else {
             // After the turn: clients that came in it may need more than there are.
-            if let Some(driver) = &mut driver {
-                pass_sockets(&mut supervisor, driver);
-            }
+            pass_sockets(&mut supervisor, &mut driver);
             continue;
         };
         // With the container its link ends, too, and either may be seen first.
         drop(driver);
-        let end = Instant::now() + GRACE;
-        loop {
-            let left = end.saturating_duration_since(Instant::now());
-            if let Some(code) = turn(&mut poll, &mut events, Some(left), &mut supervisor, None)? {
-                return Ok(code);
-            }
-            if left.is_zero() {
-                return Err(gone);
-            }
+        return end_within(GRACE, &mut poll, &mut supervisor)?.ok_or(gone);
+    }
+}
+
+/// What the command's standard streams are.
+fn io_of(spec: &RunSpec) -> SpawnIo {
+    SpawnIo {
+        tty: spec.tty,
+        interactive: spec.interactive,
+    }
+}
+
+/// What init does about the network.
+fn set_up(network: Option<&BuiltinNetwork>) -> NetworkSetup<'_> {
+    Box::new(move |link: bool| {
+        let made = net::set_up_namespace(network.filter(|_| link))?;
+        Ok(made
+            .map(net::Link::into_parts)
+            .map(|(about, fds)| NetLink { about, fds }))
+    })
+}
+
+fn new_poll() -> Result<Poll, Error> {
+    Poll::new().map_err(|error| Error::host("make the event loop", error))
+}
+
+fn share(poll: &Poll) -> Result<Registry, Error> {
+    let registry = poll.registry().try_clone();
+    registry.map_err(|error| Error::host("share the event loop", error))
+}
+
+/// A run without a network of its own: this process does nothing but wait.
+fn alone(spec: &RunSpec, plan: &Plan, mut inherited: Inherited) -> Result<u8, Error> {
+    // Before the container, so that it is dropped after it.
+    let cgroup = plan.cgroup.as_ref().map(Cgroup::make).transpose()?;
+    inherited.mounts = idmapped_mounts(plan)?;
+    let mut prepared =
+        container::spawn(plan, io_of(spec), set_up(None), cgroup.as_ref(), inherited)?;
+    let mut poll = new_poll()?;
+    prepared.release()?;
+    let mut supervisor = prepared.supervise(share(&poll)?)?;
+    supervisor.start()?;
+    let mut events = Events::with_capacity(EVENTS);
+    loop {
+        if let Some(code) = turn(&mut poll, &mut events, None, &mut supervisor, None)? {
+            drop(supervisor);
+            drop(cgroup);
+            signal::set_mask(SignalSet::EMPTY)
+                .map_err(|error| Error::host("unblock signals", error))?;
+            return Ok(code);
+        }
+    }
+}
+
+/// The exit code, if the container ends within `limit`.
+fn end_within(
+    limit: Duration,
+    poll: &mut Poll,
+    supervisor: &mut Supervisor,
+) -> Result<Option<u8>, Error> {
+    let mut events = Events::with_capacity(EVENTS);
+    let end = Instant::now() + limit;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        if let Some(code) = turn(poll, &mut events, Some(left), supervisor, None)? {
+            return Ok(Some(code));
+        }
+        if left.is_zero() {
+            return Ok(None);
         }
     }
 }
@@ -298,15 +435,17 @@ fn take_name(given: Option<&str>) -> Result<Server, Error> {
 }
 
 /// Does what `crun-lite port` and `crun-lite net` ask for.
-fn answer(driver: &mut Driver, request: Request) -> Answer {
+fn answer(driver: &mut Driver, keeper: &Keeper, request: Request) -> Answer {
     match request {
         Request::PortList => Answer::Ports(ports(driver)),
         Request::PortAdd(wanted) => {
-            let added = net::bind_published(&wanted, Vec::new())
-                .and_then(|listeners| driver.publish(listeners));
-            match added {
+            let publish = |listeners| {
+                let published = driver.publish(listeners);
+                published.map_err(|error| Report::from(error).into_message())
+            };
+            match duties::bind(keeper, &wanted).and_then(publish) {
                 Ok(()) => Answer::Ports(ports(driver)),
-                Err(error) => Answer::Error(Report::from(error).into_message()),
+                Err(why) => Answer::Error(why),
             }
         }
         Request::PortRemove(unwanted) => match driver.unpublish(&unwanted) {
@@ -399,7 +538,7 @@ fn linger(poll: &mut Poll, events: &mut Events, driver: &mut Driver) -> Result<(
         wait(poll, events, Some(timeout))?;
         driver.begin_turn();
         for event in events.iter() {
-            if event.token().0 >= Supervisor::TOKENS + Server::TOKENS {
+            if event.token().0 >= NETWORK {
                 driver.ready(event);
             }
         }
@@ -452,22 +591,26 @@ fn turn(
     events: &mut Events,
     timeout: Option<Duration>,
     supervisor: &mut Supervisor,
-    mut network: Option<(&mut Driver, &mut Server)>,
+    mut network: Option<(&mut Driver, &mut Server, &Keeper)>,
 ) -> Result<Option<u8>, Error> {
     match &mut network {
-        Some((driver, _)) => {
+        Some((driver, ..)) => {
             look(poll, events, timeout, driver)?;
             driver.begin_turn();
         }
         None => wait(poll, events, timeout)?,
     }
     for event in events.iter() {
-        if event.token().0 >= Supervisor::TOKENS {
-            if let Some((driver, control)) = &mut network {
-                if event.token().0 < Supervisor::TOKENS + Server::TOKENS {
-                    control.ready(event, poll.registry(), |request| answer(driver, request));
-                } else {
+        let token = event.token();
+        if token == KEEPER {
+            return Err(Error::KeeperDied);
+        } else if token.0 >= Supervisor::TOKENS {
+            if let Some((driver, control, keeper)) = &mut network {
+                if token.0 >= NETWORK {
                     driver.ready(event);
+                } else {
+                    let answer = |request| answer(driver, keeper, request);
+                    control.ready(event, poll.registry(), answer);
                 }
             }
         } else if let Some(code) = supervisor.ready(event)? {

@@ -5,6 +5,7 @@
 
 mod egress;
 mod ids;
+mod limits;
 mod mounts;
 mod publish;
 mod resolv_conf;
@@ -18,8 +19,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::sys::seccomp::{FilterFlags, Instruction};
+
 pub use egress::{Action, EgressRules, Rules, rule};
 pub use ids::{Account, Groups, NameOrId, UserNamespace, UserSpec};
+pub use limits::{Limits, MemorySwap, NumberList, RESOURCES, Ulimit};
 pub use mounts::{DeviceNode, MountFlags, MountKind, MountSpec, Propagation, Tmpfs};
 pub use publish::{Publish, Transport};
 pub use resolv_conf::{NameServer, nameservers, search_domains};
@@ -68,6 +72,8 @@ pub struct RunSpec {
     pub capabilities: u64,
     /// System-call filter of the command.
     pub seccomp: SeccompProfile,
+    /// Landlock, on unless `--security-opt landlock=disable`.
+    pub landlock: bool,
     /// `no_new_privs`, on unless `--security-opt no-new-privileges=false`.
     pub no_new_privileges: bool,
     /// Paths to hide in addition to the default ones.
@@ -96,6 +102,8 @@ pub struct RunSpec {
     pub pcap: Option<LogFile>,
     /// `--net-log`; only with a network of our own.
     pub net_log: Option<LogFile>,
+    /// What it may use.
+    pub limits: Limits,
 }
 
 /// Most bytes in `/dev/shm` unless `--shm-size` says otherwise: 64 MiB, as podman has it.
@@ -156,8 +164,23 @@ pub struct IdMapEntry {
 pub enum SeccompProfile {
     /// Ours.
     Default,
+    /// That of a file.
+    File(Box<SeccompFile>),
     /// None.
     Unconfined,
+}
+
+/// A profile in the format of OCI runtimes, compiled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SeccompFile {
+    /// Where it is from.
+    pub path: PathBuf,
+    /// The filter.
+    #[serde(skip)]
+    pub filter: Vec<Instruction>,
+    /// How it is installed.
+    #[serde(skip)]
+    pub flags: FilterFlags,
 }
 
 /// `--net`.
@@ -248,6 +271,8 @@ pub struct BuiltinNetwork {
     pub max_pps: Option<NonZeroU32>,
     /// Most time to look for events before sleeping; zero: none.
     pub busy_poll: Duration,
+    /// The process that runs the network locks itself in.
+    pub sandbox: bool,
 }
 
 impl Default for BuiltinNetwork {
@@ -272,6 +297,7 @@ impl Default for BuiltinNetwork {
             max_buffered: None,
             max_pps: None,
             busy_poll: Duration::from_micros(64),
+            sandbox: true,
         }
     }
 }

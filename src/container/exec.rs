@@ -13,7 +13,10 @@
 //! the command is not allowed to be that program: a path that goes through a
 //! magic link, such as a script with `#!/proc/self/exe`, is refused, so that the
 //! host's binary never runs as a process of the container, from where it could
-//! be opened for writing (CVE-2019-5736). A descriptor of the host cannot be
+//! be opened for writing (CVE-2019-5736). That look is for the message: between it
+//! and the execve(2) a script can change. What holds is the kernel's own, the Landlock
+//! domain that the process is in by then ([`crate::security::landlock`]), or where
+//! there is none, that the program runs as a sealed copy (`cli::seal`). A descriptor of the host cannot be
 //! reached either way (CVE-2024-21626): the working directory is opened beneath
 //! the root without magic links and entered by descriptor, and all descriptors
 //! but the first three close with the execve(2).
@@ -29,7 +32,9 @@ use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
 use super::ipc::{Channel, FromInit};
+use super::rlimits;
 use super::users::{self, Identity};
+use crate::config::Ulimit;
 use crate::error::{EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, EXIT_RUNTIME, StepFailure};
 use crate::plan::ExecStep;
 use crate::security::Restrictions;
@@ -64,6 +69,7 @@ pub(super) struct Command {
     terminal: Option<OwnedFd>,
     /// It is started below init, not in its place.
     below_init: bool,
+    ulimits: Vec<Ulimit>,
 }
 
 impl Command {
@@ -115,9 +121,10 @@ impl Command {
             identity,
             setgroups,
             workdir,
-            restrictions: Restrictions::prepare(step)?,
+            restrictions: Restrictions::prepare(step, root.as_fd())?,
             terminal,
             below_init: step.init,
+            ulimits: step.ulimits.clone(),
         })
     }
 
@@ -204,6 +211,7 @@ impl Command {
             .map_err(|error| StepFailure::new("close the descriptors of", &self.name, &error))?;
         sys::signal::set_mask(SignalSet::EMPTY)
             .map_err(|error| StepFailure::new("unblock the signals of", &self.name, &error))?;
+        rlimits::set(&self.ulimits)?;
         self.restrictions.after_setuid(*uid == 0)?;
         last()?;
         Ok(self.execvp())

@@ -47,7 +47,7 @@ use crate::fs;
 use crate::ns::idmap;
 use crate::plan::{ExecStep, Plan, Step};
 use crate::sys;
-use crate::sys::process::{CloneFlags, Forked};
+use crate::sys::process::{CloneFlags, ExitOnUnwind, Forked};
 use crate::sys::signal::{SignalFd, SignalSet};
 
 /// What init shows as its command line; the parent's holds the user's options.
@@ -73,7 +73,7 @@ pub(super) fn run(
     network: NetworkSetup<'_>,
     ends: Ends,
 ) -> ! {
-    let _guard = ExitOnUnwind;
+    let _guard = ExitOnUnwind(EXIT_RUNTIME);
     let mut init = Init {
         ends,
         setgroups,
@@ -88,15 +88,6 @@ pub(super) fn run(
         }
     };
     sys::process::exit(code)
-}
-
-/// In a build that unwinds, a panic must not go on in the parent's code.
-struct ExitOnUnwind;
-
-impl Drop for ExitOnUnwind {
-    fn drop(&mut self) {
-        sys::process::exit(EXIT_RUNTIME)
-    }
 }
 
 struct Init {
@@ -141,6 +132,9 @@ impl Init {
         network: NetworkSetup<'_>,
     ) -> Result<u8, StepFailure> {
         self.detach()?;
+        if plan.cgroup.is_some() {
+            self.enter_cgroup(plan)?;
+        }
         self.rename()?;
         let mut work = Work {
             executor: fs::Executor::new(std::mem::take(&mut self.ends.inherited.mounts)),
@@ -207,6 +201,17 @@ impl Init {
         if self.shares_pids {
             rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
                 .map_err(failed("make a child subreaper of", "init"))?;
+        }
+        Ok(())
+    }
+
+    /// Waits until this process is in the container's cgroup, which then becomes the
+    /// root of a cgroup namespace.
+    fn enter_cgroup(&self, plan: &Plan) -> Result<(), StepFailure> {
+        self.expect(ToInit::Placed)?;
+        if plan.namespaces.cgroup {
+            sys::process::unshare_cgroup_namespace()
+                .map_err(failed("make", "a cgroup namespace"))?;
         }
         Ok(())
     }
@@ -372,9 +377,8 @@ impl Init {
     /// request for that is made after the last change of credentials, which would undo
     /// it, and the lifeline looked at after that, right before execve(2), so that there is
     /// no moment at which the parent can go unseen. From there on the command itself
-    /// could clear the request. Whatever is to kill it regardless needs its pidfd, which
-    /// the parent has (`spawn::Init`), and is to be started there before
-    /// [`ToInit::Go`] is sent.
+    /// could clear the request: with a network of our own the keeper, which holds its
+    /// pidfd since before [`ToInit::Go`], kills it all the same.
     fn replace(&self, command: Command) -> ! {
         command.exec(&self.ends.channel, || self.tie_to_parent())
     }
@@ -393,7 +397,8 @@ impl Init {
             rustix::process::set_parent_process_death_signal(None)
                 .map_err(failed("clear the parent-death signal of", "init"))?;
         }
-        let forked = sys::process::fork(CloneFlags::NONE).map_err(failed("fork", "the command"))?;
+        let forked =
+            sys::process::fork(CloneFlags::NONE, None).map_err(failed("fork", "the command"))?;
         let pid = match forked {
             Forked::Child => command.exec(&self.ends.channel, || Ok(())),
             Forked::Parent(child) => child.pid,
@@ -457,7 +462,7 @@ impl Init {
                         pass_on(pid, signal, group)
                     }
                     Received::Message(ToInit::OpenSockets(count)) => self.open_sockets(count)?,
-                    Received::Message(ToInit::MapsWritten | ToInit::Go) => {}
+                    Received::Message(ToInit::Placed | ToInit::MapsWritten | ToInit::Go) => {}
                     Received::Nothing => break,
                     Received::End => {
                         self.end_all(procfs)?;

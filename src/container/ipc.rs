@@ -1,42 +1,26 @@
 //! What parent and init tell each other.
 //!
 //! # Theory of operation
-//! One `SOCK_SEQPACKET` socketpair: the kernel keeps the boundaries and the
-//! order of messages, and shows the end of either side as end of file. A message
-//! is a version byte, a kind byte and a body; a descriptor rides along as
-//! `SCM_RIGHTS` where its kind says so. Both ends are the same program, so the
-//! version only differs where that has been broken (a binary replaced while a
-//! container runs, once other commands connect), and is refused.
-//!
-//! A message from init is data from a process that has the container's files
-//! mounted: it is decoded with every length checked, and no more is believed
-//! than what it costs the container itself.
+//! A [`Channel`] carries them. A message from init is data from a process that has
+//! the container's files mounted: it is decoded with every length checked, and no
+//! more is believed than what it costs the container itself.
 
-use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-
-use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
-    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
-};
 
 use super::NetLink;
 use crate::error::StepFailure;
+pub(super) use crate::ipc::{Channel, Received};
+use crate::ipc::{Message, shorten};
 
 /// Version of the messages below.
 const VERSION: u8 = 1;
-/// The longest message, bytes.
-const MAX_MESSAGE: usize = 4096;
-/// The longest text in one, bytes; JSON can escape a byte as six.
-const MAX_TEXT: usize = 512;
-/// Most descriptors in one message.
-const MAX_FDS: usize = 32;
 
 /// From the parent to init.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ToInit {
+    /// Init is in the container's cgroup.
+    Placed,
     /// The id maps are in place.
     MapsWritten,
     /// Start the command.
@@ -89,6 +73,7 @@ const MAPS_WRITTEN: u8 = 1;
 const GO: u8 = 2;
 const SIGNAL: u8 = 3;
 const OPEN_SOCKETS: u8 = 4;
+const PLACED: u8 = 5;
 const LINK: u8 = 64;
 const TERMINAL: u8 = 65;
 const WARNING: u8 = 66;
@@ -98,130 +83,12 @@ const EXEC_FAILED: u8 = 69;
 const EXITED: u8 = 70;
 const SOCKETS: u8 = 71;
 
-/// One end of the socketpair.
-#[derive(Debug)]
-pub(super) struct Channel(OwnedFd);
-
-/// What became of an attempt to receive.
-#[derive(Debug)]
-pub(super) enum Received<M> {
-    /// A message.
-    Message(M),
-    /// Nothing yet.
-    Nothing,
-    /// The other side is gone.
-    End,
-}
-
-/// A kind of message, one per direction.
-pub(super) trait Message: Sized {
-    /// Kind, body and descriptors.
-    fn encode(&self) -> io::Result<(u8, Vec<u8>, Vec<BorrowedFd<'_>>)>;
-    /// The reverse; `None` where that is no message of this direction.
-    fn decode(kind: u8, body: &[u8], fds: Vec<OwnedFd>) -> Option<Self>;
-}
-
-impl Channel {
-    /// Makes a connected pair.
-    pub(super) fn pair() -> io::Result<(Self, Self)> {
-        let (a, b) = rustix::net::socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )?;
-        Ok((Self(a), Self(b)))
-    }
-
-    /// Sends one message, waiting while the other side's queue is full.
-    pub(super) fn send<M: Message>(&self, message: &M) -> io::Result<()> {
-        self.send_with(message, SendFlags::NOSIGNAL)
-    }
-
-    /// Sends one message; fails with `WouldBlock` where the queue is full.
-    pub(super) fn try_send<M: Message>(&self, message: &M) -> io::Result<()> {
-        self.send_with(message, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)
-    }
-
-    fn send_with<M: Message>(&self, message: &M, flags: SendFlags) -> io::Result<()> {
-        let (kind, body, fds) = message.encode()?;
-        if body.len() + 2 > MAX_MESSAGE || fds.len() > MAX_FDS {
-            return Err(io::Error::from(io::ErrorKind::InvalidInput));
-        }
-        let head = [VERSION, kind];
-        let iov = [IoSlice::new(&head), IoSlice::new(&body)];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&fds)) {
-            return Err(io::Error::from(io::ErrorKind::OutOfMemory));
-        }
-        rustix::io::retry_on_intr(|| rustix::net::sendmsg(&self.0, &iov, &mut control, flags))?;
-        Ok(())
-    }
-
-    /// Takes the next message if there is one.
-    pub(super) fn try_receive<M: Message>(&self) -> io::Result<Received<M>> {
-        let mut buffer = [0; MAX_MESSAGE];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
-        let mut receive = || {
-            rustix::io::retry_on_intr(|| {
-                rustix::net::recvmsg(
-                    &self.0,
-                    &mut [IoSliceMut::new(&mut buffer)],
-                    &mut control,
-                    flags,
-                )
-            })
-        };
-        let received = match receive() {
-            // Reported once, when the other side has ended without taking all that
-            // was sent to it; what it had sent comes after that.
-            Err(Errno::CONNRESET) => receive(),
-            received => received,
-        };
-        let received = match received {
-            Ok(received) => received,
-            Err(Errno::AGAIN) => return Ok(Received::Nothing),
-            Err(Errno::CONNRESET) => return Ok(Received::End),
-            Err(error) => return Err(error.into()),
-        };
-        // No message of ours is empty: that is the end of the stream.
-        let Some(message) = buffer
-            .get(..received.bytes)
-            .filter(|message| !message.is_empty())
-        else {
-            return Ok(Received::End);
-        };
-        let mut fds = Vec::new();
-        for message in control.drain() {
-            if let RecvAncillaryMessage::ScmRights(rights) = message {
-                fds.extend(rights);
-            }
-        }
-        // Where this process has no more descriptors the kernel passes fewer on, and
-        // the message says whether that matters.
-        let cut = received.flags.contains(ReturnFlags::TRUNC);
-        match message {
-            [VERSION, kind, body @ ..] if !cut => {
-                M::decode(*kind, body, fds).map(Received::Message)
-            }
-            _ => None,
-        }
-        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
-    }
-}
-
-impl AsFd for Channel {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
 impl Message for ToInit {
+    const VERSION: u8 = VERSION;
+
     fn encode(&self) -> io::Result<(u8, Vec<u8>, Vec<BorrowedFd<'_>>)> {
         Ok(match self {
+            Self::Placed => (PLACED, Vec::new(), Vec::new()),
             Self::MapsWritten => (MAPS_WRITTEN, Vec::new(), Vec::new()),
             Self::Go => (GO, Vec::new(), Vec::new()),
             Self::OpenSockets(count) => (OPEN_SOCKETS, vec![*count], Vec::new()),
@@ -234,6 +101,7 @@ impl Message for ToInit {
 
     fn decode(kind: u8, body: &[u8], _fds: Vec<OwnedFd>) -> Option<Self> {
         match (kind, body) {
+            (PLACED, []) => Some(Self::Placed),
             (MAPS_WRITTEN, []) => Some(Self::MapsWritten),
             (GO, []) => Some(Self::Go),
             (OPEN_SOCKETS, [count]) => Some(Self::OpenSockets(*count)),
@@ -247,6 +115,8 @@ impl Message for ToInit {
 }
 
 impl Message for FromInit {
+    const VERSION: u8 = VERSION;
+
     fn encode(&self) -> io::Result<(u8, Vec<u8>, Vec<BorrowedFd<'_>>)> {
         Ok(match self {
             Self::Link(link) => (
@@ -312,17 +182,14 @@ impl Message for FromInit {
     }
 }
 
-/// `text`, cut at a character boundary to at most [`MAX_TEXT`] bytes.
-fn shorten(text: &str) -> &str {
-    text.get(..text.floor_char_boundary(MAX_TEXT))
-        .unwrap_or(text)
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsRawFd;
 
+    use rustix::net::SendFlags;
+
     use super::*;
+    use crate::ipc::MAX_FDS;
 
     fn pass(message: &FromInit) -> FromInit {
         let (a, b) = Channel::pair().unwrap();

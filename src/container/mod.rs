@@ -18,6 +18,8 @@ mod exec;
 mod init;
 mod ipc;
 mod procfs;
+mod remains;
+mod rlimits;
 mod spawn;
 mod supervisor;
 mod users;
@@ -28,6 +30,8 @@ use std::path::PathBuf;
 use crate::error::StepFailure;
 use crate::ns::Lease;
 
+pub use remains::{EndChildren, Remains, SendSignal};
+pub use rlimits::raise as raise_limits;
 pub use spawn::{Prepared, spawn};
 pub use supervisor::{Sockets, Supervisor};
 

@@ -35,6 +35,11 @@ impl Procfs {
         }
     }
 
+    /// Another hold of the same.
+    pub(super) fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self(self.0.try_clone()?))
+    }
+
     fn detached() -> io::Result<Self> {
         let context = rustix::mount::fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
         rustix::mount::fsconfig_create(&context)?;
@@ -74,10 +79,7 @@ impl Procfs {
     /// The children of this process (`/proc/thread-self/children`); for a
     /// program of one thread these are all that it has.
     fn own_children(&self) -> io::Result<Vec<Pid>> {
-        match self.read("thread-self/children") {
-            Ok(text) => Ok(pids(&text)),
-            Err(error) => Err(error),
-        }
+        Ok(pids(&self.read("thread-self/children")?))
     }
 
     /// The children of `pid`, as far as it still lives and may be looked at.
@@ -101,29 +103,52 @@ impl Procfs {
     /// (PR_SET_CHILD_SUBREAPER(2const)), so that an orphan becomes its child.
     pub(super) fn kill_descendants(&self, keep: &[Pid]) -> io::Result<()> {
         loop {
-            let children: Vec<Pid> = self
-                .own_children()?
-                .into_iter()
-                .filter(|pid| !keep.contains(pid))
-                .collect();
+            let children = without(self.own_children()?, keep);
             if children.is_empty() {
                 return Ok(());
             }
-            let mut all = children.clone();
-            let mut seen = 0;
-            while let Some(pid) = all.get(seen).copied() {
-                all.extend(self.children(pid));
-                seen += 1;
-            }
-            for pid in all {
-                // Gone by itself is as good.
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-            }
-            for child in children {
-                let _ =
-                    rustix::process::waitpid(Some(child), rustix::process::WaitOptions::empty());
-            }
+            self.kill_all(&children);
+            reap(&children);
         }
+    }
+
+    /// Kills the children of `parent`, of one thread, but those in `keep`, and all
+    /// below them, once; returns the children.
+    pub(super) fn kill_children_of(&self, parent: Pid, keep: &[Pid]) -> io::Result<Vec<Pid>> {
+        let text = self.read(&format!("{parent}/task/{parent}/children"))?;
+        let children = without(pids(&text), keep);
+        self.kill_all(&children);
+        Ok(children)
+    }
+
+    /// Kills these and all below them.
+    pub(super) fn kill_all(&self, roots: &[Pid]) {
+        let mut all = roots.to_vec();
+        let mut seen = 0;
+        while let Some(pid) = all.get(seen).copied() {
+            all.extend(self.children(pid));
+            seen += 1;
+        }
+        for pid in all {
+            // Gone by itself is as good.
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+    }
+}
+
+fn without(mut pids: Vec<Pid>, keep: &[Pid]) -> Vec<Pid> {
+    pids.retain(|pid| !keep.contains(pid));
+    pids
+}
+
+/// Waits for the end of these children.
+pub(super) fn reap(children: &[Pid]) {
+    for child in children {
+        // One that is none any more has been reaped.
+        let _ = rustix::io::retry_on_intr(|| {
+            let id = rustix::process::WaitId::Pid(*child);
+            rustix::process::waitid(id, rustix::process::WaitIdOptions::EXITED)
+        });
     }
 }
 

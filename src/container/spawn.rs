@@ -1,21 +1,24 @@
 //! The parent's part of making a container.
 
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags};
-use rustix::process::{Signal, WaitId, WaitIdOptions, WaitIdStatus};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus};
 use tracing::{debug, warn};
 
 use super::init::{self, Ends};
 use super::ipc::{Channel, FromInit, Received, ToInit};
 use super::procfs::Procfs;
+use super::remains::{self, EndChildren, Remains, Rest, SendBy, SendSignal};
 use super::{Inherited, NetLink, NetworkSetup, SpawnIo};
+use crate::cgroup::Cgroup;
 use crate::config::Groups;
 use crate::error::Error;
 use crate::ns::{self, Lease, idmap};
 use crate::plan::{Plan, Step};
-use crate::sys::process::{Child, Forked};
+use crate::sys::process::{Child, CloneFlags, Forked};
 use crate::sys::signal::{self, SignalFd, SignalSet};
 
 /// The signals that the parent takes from its signalfd, to act on or to pass to
@@ -56,14 +59,16 @@ pub(super) fn ends(signal: i32) -> bool {
 #[derive(Debug)]
 pub(super) struct Init {
     child: Child,
-    /// The only writer of the lifeline.
-    _lifeline: OwnedFd,
-    /// With the host's PID namespace: where to find what init leaves behind.
-    procfs: Option<Procfs>,
+    /// The only writer of the lifeline; `None`: init has been told that this is the end.
+    lifeline: Option<OwnedFd>,
+    /// With the host's PID namespace: how to end what init leaves behind.
+    rest: Rest,
+    /// How signals reach what has taken init's place.
+    send: SendBy,
     /// The container's ids are others' again when it is gone.
     _lease: Option<Lease>,
     /// Children of the parent that are none of the container's.
-    pub(super) others: Vec<rustix::process::Pid>,
+    pub(super) others: Vec<Pid>,
     reaped: bool,
 }
 
@@ -78,16 +83,17 @@ impl Init {
             )
         });
         self.reaped = true;
-        if let Some(procfs) = &self.procfs {
-            procfs.kill_descendants(&self.others)?;
-        }
+        self.rest.end(&self.others)?;
         waited?.ok_or_else(|| io::Error::from_raw_os_error(libc::ECHILD))
     }
 
     /// Sends a signal to what has taken init's place, or to its process group. To be
     /// called before it is waited for: its number is its own until then.
     pub(super) fn send(&self, signal: i32, group: bool) -> io::Result<()> {
-        signal::kill(self.child.pid, signal, group)
+        match &self.send {
+            SendBy::Here => signal::kill(self.child.pid, signal, group),
+            SendBy::Asked(ask) => ask(signal, group),
+        }
     }
 
     pub(super) fn pidfd(&self) -> &OwnedFd {
@@ -99,6 +105,12 @@ impl Drop for Init {
     fn drop(&mut self) {
         if self.reaped {
             return;
+        }
+        if self.rest.needs_init() {
+            self.lifeline = None;
+            if let Err(error) = remains::wait_for(&self.child.pidfd, remains::GRACE) {
+                debug!("wait for the container's init: {error}");
+            }
         }
         let killed = rustix::process::pidfd_send_signal(&self.child.pidfd, Signal::KILL)
             .map_err(io::Error::from);
@@ -125,12 +137,15 @@ pub struct Prepared {
     pub(super) has_init: bool,
     /// Init has carried out all steps but the last.
     set_up: bool,
+    /// This process.
+    pub(super) own: Pid,
     /// Init has been told to start the command as soon as it can.
     pub(super) released: bool,
 }
 
 /// Clones the container's init, which carries out `plan` up to its last step
-/// while the caller goes on. A lease in `inherited` is kept until the container is gone.
+/// while the caller goes on. `cgroup` is what the plan's has become; it is to outlive
+/// the container. A lease in `inherited` is kept until that is gone.
 ///
 /// From here on the signals that are passed on to the command are blocked in
 /// this process; they stay so, for they are meant for the container.
@@ -141,6 +156,7 @@ pub fn spawn(
     plan: &Plan,
     io: SpawnIo,
     network: NetworkSetup<'_>,
+    cgroup: Option<&Cgroup>,
     inherited: Inherited,
 ) -> Result<Prepared, Error> {
     ns::check(&plan.namespaces)?;
@@ -170,7 +186,12 @@ pub fn spawn(
     // All of them across the clone: one that is delivered in the child before it
     // has its own signalfd would be lost.
     signal::set_mask(SignalSet::ALL).map_err(|e| Error::host("block signals", e))?;
-    let forked = crate::sys::process::fork(ns::clone_flags(&plan.namespaces));
+    let mut flags = ns::clone_flags(&plan.namespaces);
+    if cgroup.is_some() {
+        // Its root would be our own cgroup: init makes it in the container's.
+        flags = flags.without(CloneFlags::NEWCGROUP);
+    }
+    let forked = crate::sys::process::fork(flags, cgroup.and_then(Cgroup::clone_into));
     let child = match forked {
         Ok(Forked::Child) => init::run(
             plan,
@@ -195,8 +216,9 @@ pub fn spawn(
     );
     let init = Init {
         child,
-        _lifeline: writer,
-        procfs,
+        lifeline: Some(writer),
+        rest: procfs.map_or(Rest::None, Rest::Here),
+        send: SendBy::Here,
         _lease: inherited.lease,
         others: Vec::new(),
         reaped: false,
@@ -211,8 +233,16 @@ pub fn spawn(
         io,
         has_init: exec.is_none_or(|exec| exec.init),
         set_up: false,
+        own: rustix::process::getpid(),
         released: false,
     };
+    if let Some(cgroup) = cgroup {
+        cgroup.admit(prepared.init.child.pid)?;
+        prepared.tell(&ToInit::Placed)?;
+    }
+    if let Some(score) = plan.oom_score_adj {
+        set_oom_score_adj(prepared.init.child.pid, score)?;
+    }
     if plan.namespaces.user {
         let maps = idmap::Maps {
             uid: plan.uid_map.clone(),
@@ -228,7 +258,62 @@ pub fn spawn(
     Ok(prepared)
 }
 
+/// Sets init's `oom_score_adj`, which the command inherits. Only the host's root can go
+/// below its own; for others that is the least, as with podman.
+fn set_oom_score_adj(pid: Pid, score: i16) -> Result<(), Error> {
+    let file = |pid: &str| format!("/proc/{pid}/oom_score_adj");
+    let path = file(&pid.as_raw_nonzero().to_string());
+    let own = || {
+        let own: i16 = fs::read_to_string(file("self")).ok()?.trim().parse().ok()?;
+        (score < own).then_some(own)
+    };
+    match fs::write(path, score.to_string()) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => match own() {
+            Some(own) => {
+                warn!(
+                    "--oom-score-adj: {score} is lower than our own, {own}, and only the host's \
+                     root can go below that (CAP_SYS_RESOURCE): it stays at {own}"
+                );
+                Ok(())
+            }
+            None => Err(Error::host("set the oom_score_adj of the container", error)),
+        },
+        written => {
+            written.map_err(|error| Error::host("set the oom_score_adj of the container", error))
+        }
+    }
+}
+
 impl Prepared {
+    /// What a process needs that is to end the container in the parent's place.
+    ///
+    /// # Errors
+    /// Those of dup(2).
+    pub fn remains(&self) -> io::Result<Remains> {
+        let procfs = match &self.init.rest {
+            Rest::Here(procfs) => Some(procfs.try_clone()?),
+            Rest::None | Rest::Asked(_) => None,
+        };
+        Ok(Remains {
+            init: self.init.child.pidfd.try_clone()?,
+            init_pid: self.init.child.pid,
+            procfs,
+        })
+    }
+
+    /// From now on this process may not look for what the container leaves behind,
+    /// and has to ask for its end.
+    pub fn ask_for_the_end(&mut self, ask: EndChildren) {
+        if let Rest::Here(_) = &self.init.rest {
+            self.init.rest = Rest::Asked(ask);
+        }
+    }
+
+    /// From now on this process may send no signals, and has to ask for that.
+    pub fn send_signals_by(&mut self, ask: SendSignal) {
+        self.init.send = SendBy::Asked(ask);
+    }
+
     /// The link that the network closure has made, once; waits for it.
     ///
     /// # Errors

@@ -21,6 +21,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
+use rustix::process::Pid;
 use tracing::{debug, warn};
 
 use super::exec::is_not_found;
@@ -65,6 +66,8 @@ pub struct Supervisor {
     has_init: bool,
     released: bool,
     started: bool,
+    /// This process, which may have to stop itself.
+    own: Pid,
     /// Sockets that init has opened, by the request for them.
     sockets: Vec<Sockets>,
     /// What the command came to, once known.
@@ -81,11 +84,8 @@ impl Prepared {
     /// # Errors
     /// A step of the plan that failed, [`Error::Interrupted`], those of epoll(7)
     /// and of the terminal. The container is ended then.
-    pub fn supervise(mut self, registry: &Registry) -> Result<Supervisor, Error> {
+    pub fn supervise(mut self, registry: Registry) -> Result<Supervisor, Error> {
         self.wait_for_set_up()?;
-        let registry = registry
-            .try_clone()
-            .map_err(|e| Error::host("share the event loop", e))?;
         let Self {
             init,
             channel,
@@ -94,6 +94,7 @@ impl Prepared {
             master,
             io,
             has_init,
+            own,
             released,
             ..
         } = self;
@@ -109,6 +110,7 @@ impl Prepared {
             has_init,
             released,
             started: false,
+            own,
             sockets: Vec::new(),
             outcome: None,
             ended: None,
@@ -359,9 +361,9 @@ impl Supervisor {
             terminal.suspend()?;
         }
         self.pass_on(libc::SIGSTOP, true);
-        signal::reset_disposition(libc::SIGTSTP)?;
+        // Its disposition is the default: it is not watched where the caller ignores it.
         let mask = signal::set_mask(SignalSet::ALL)?;
-        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TSTP)?;
+        signal::raise(self.own, libc::SIGTSTP)?;
         // Delivered here, and this is where SIGCONT lets it go on.
         signal::set_mask(mask.without(libc::SIGTSTP))?;
         signal::set_mask(mask)?;

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{Action, EgressRules, Publish, Transport};
 
 pub use client::ask;
-pub use server::Server;
+pub use server::{Server, parse};
 
 /// Version of the messages; what has another is refused.
 const VERSION: u32 = 1;

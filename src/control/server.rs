@@ -4,16 +4,18 @@
 //! ready, and none is waited for. One more than there is room for takes the place
 //! of the one that has been there longest.
 
-use std::io::{self, Read, Write};
-use std::os::fd::AsRawFd;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::os::unix::net::{SocketAddr, UnixListener};
 
 use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
+use rustix::io::Errno;
 use rustix::net::sockopt::socket_peercred;
-use rustix::process::geteuid;
+use rustix::net::{SocketFlags, accept_with};
+use rustix::process::{Uid, geteuid};
 
 use super::{Answer, Envelope, MAX_REQUEST, Request, VERSION, socket_name};
 use crate::error::Error;
@@ -26,6 +28,8 @@ const CLIENTS: usize = 8;
 #[derive(Debug)]
 pub struct Server {
     listener: UnixListener,
+    /// Whose it is.
+    owner: Uid,
     clients: [Option<Client>; CLIENTS],
     /// The place that the next client takes.
     next: usize,
@@ -34,7 +38,7 @@ pub struct Server {
 
 #[derive(Debug)]
 struct Client {
-    stream: UnixStream,
+    stream: OwnedFd,
     request: Vec<u8>,
     answer: Vec<u8>,
     sent: usize,
@@ -61,6 +65,7 @@ impl Server {
         })?;
         Ok(Self {
             listener,
+            owner: geteuid(),
             clients: [const { None }; CLIENTS],
             next: 0,
             first_token: 0,
@@ -98,14 +103,14 @@ impl Server {
 
     fn accept(&mut self, registry: &Registry) {
         loop {
-            match self.listener.accept() {
-                Ok((stream, _)) => {
+            match accept_with(&self.listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+                Ok(stream) => {
                     if let Err(error) = self.admit(stream, registry) {
                         tracing::debug!("control socket: {error}");
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return,
                 Err(error) => {
                     tracing::debug!("control socket: {error}");
                     return;
@@ -114,11 +119,10 @@ impl Server {
         }
     }
 
-    fn admit(&mut self, stream: UnixStream, registry: &Registry) -> io::Result<()> {
-        if socket_peercred(&stream)?.uid != geteuid() {
+    fn admit(&mut self, stream: OwnedFd, registry: &Registry) -> io::Result<()> {
+        if socket_peercred(&stream)?.uid != self.owner {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
-        stream.set_nonblocking(true)?;
         let place = self.next;
         self.next = (self.next + 1) % CLIENTS;
         let token = Token(self.first_token + 1 + place);
@@ -169,10 +173,10 @@ impl Client {
             if rest.is_empty() {
                 return true;
             }
-            match self.stream.write(rest) {
+            match rustix::io::write(&self.stream, rest) {
                 Ok(count) => self.sent += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return false,
                 Err(_) => return true,
             }
         }
@@ -182,12 +186,12 @@ impl Client {
     fn read(&mut self) -> io::Result<Option<Result<Request, String>>> {
         let mut buffer = [0; 4096];
         loop {
-            match self.stream.read(&mut buffer) {
+            match rustix::io::read(&self.stream, &mut buffer) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(count) => self.request.extend_from_slice(&buffer[..count]),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-                Err(error) => return Err(error),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Ok(None),
+                Err(error) => return Err(error.into()),
             }
             if self.request.ends_with(b"\n") {
                 return Ok(Some(parse(&self.request)));
@@ -199,7 +203,11 @@ impl Client {
     }
 }
 
-fn parse(line: &[u8]) -> Result<Request, String> {
+/// Reads a request as it comes from a client.
+///
+/// # Errors
+/// What is wrong with it, for the client.
+pub fn parse(line: &[u8]) -> Result<Request, String> {
     #[derive(serde::Deserialize)]
     struct Version {
         version: u32,

@@ -37,6 +37,8 @@ pub enum Hint {
     IdMapTools,
     /// A file system whose mounts know no id maps, or not here.
     IdMappedMounts,
+    /// The kernel has no system-call filters, or something around us forbids them.
+    NoFilters,
 }
 
 impl Hint {
@@ -62,6 +64,7 @@ impl Hint {
                  user namespace than the host's has mounted it"
                 .into(),
             Self::IdMapTools => "only root can map more than one id without them".into(),
+            Self::NoFilters => "this kernel has no system-call filters to offer".into(),
         }
     }
 
@@ -105,6 +108,9 @@ impl Hint {
             }
             Self::IdMapTools => "as root, install newuidmap and newgidmap (package uidmap or \
                  shadow-utils)"
+                .into(),
+            Self::NoFilters => "a kernel with CONFIG_SECCOMP_FILTER is needed; or run with \
+                 --net=builtin:sandbox=false, and without that wall"
                 .into(),
         }
     }
@@ -178,6 +184,14 @@ fn restricted_by_app_armor(is_root: bool, sysctl: impl Fn(&str) -> Option<String
         && sysctl("kernel.apparmor_restrict_unprivileged_userns").is_some_and(|value| value == "1")
 }
 
+/// The keys that hints depend on.
+pub const SETTINGS: [&str; 4] = [
+    "user.max_user_namespaces",
+    "kernel.unprivileged_userns_clone",
+    "kernel.apparmor_restrict_unprivileged_userns",
+    "net.ipv4.ip_unprivileged_port_start",
+];
+
 /// The value of a dotted key; `None` where the kernel has no such key.
 pub fn sysctl(name: &str) -> Option<String> {
     let path = format!("/proc/sys/{}", name.replace('.', "/"));
@@ -188,7 +202,13 @@ pub fn sysctl(name: &str) -> Option<String> {
 impl Error {
     /// What to do about the error, where its cause is known. Reads `/proc/sys`.
     pub fn hint(&self) -> Option<Hint> {
-        find(self, rustix::process::geteuid().is_root(), sysctl)
+        self.hint_by(rustix::process::geteuid().is_root(), sysctl)
+    }
+
+    /// The same for a caller that cannot look itself: whether it is root, and the value
+    /// of one of [`SETTINGS`].
+    pub fn hint_by(&self, is_root: bool, sysctl: impl Fn(&str) -> Option<String>) -> Option<Hint> {
+        find(self, is_root, sysctl)
     }
 }
 
@@ -217,6 +237,9 @@ fn find(error: &Error, is_root: bool, sysctl: impl Fn(&str) -> Option<String>) -
             libc::EADDRINUSE if port != 0 => Some(Hint::BusyPort(port)),
             _ => None,
         };
+    }
+    if let Error::Sandbox { step, .. } = error {
+        return step.contains("filter").then_some(Hint::NoFilters);
     }
     let (what, errno) = cause(error)?;
     if what.contains("/dev/net/tun") {
@@ -340,6 +363,7 @@ mod tests {
             (Error::Usage("/dev/net/tun".to_owned()), &[], None),
         ] {
             let sysctl = |name: &str| {
+                assert!(SETTINGS.contains(&name), "{name}");
                 let found = settings.iter().find(|(known, _)| *known == name);
                 found.map(|(_, value)| (*value).to_owned())
             };

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant, SystemTime};
 use netstack::{Attempt, Name, Protocol, Reason, Refusal};
 use serde::Serialize;
 
-use super::files::Files;
+use super::files::{Files, Folder, NextFile};
 use crate::config::LogFile;
 use crate::error::Error;
 
@@ -267,6 +267,13 @@ impl Audit {
 
 impl Drop for Audit {
     fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+impl Audit {
+    /// Tells all that is left to tell.
+    pub(super) fn finish(&mut self) {
         let now = Instant::now();
         self.forget(now, |_| true);
         // The last line has room in any case.
@@ -303,24 +310,31 @@ pub struct NetLog {
 }
 
 impl NetLog {
-    /// Makes the file.
+    /// Makes the file. Nothing more is written when it is full, unless
+    /// [`NetLog::set_next`] has been given what the folder makes next.
     ///
     /// # Errors
     /// It cannot be made, or something that is no file has its name.
-    pub fn create(file: &LogFile) -> Result<Self, Error> {
+    pub fn create(file: &LogFile) -> Result<(Self, Folder), Error> {
         let create = || {
-            let files = Files::new(file)?;
-            Ok(Self {
-                file: Some(files.create()?),
-                files,
+            let folder = Folder::open(file)?;
+            let log = Self {
+                file: Some(folder.create()?),
+                files: Files::new(&folder, file),
                 length: 0,
-            })
+            };
+            Ok((log, folder))
         };
         create().map_err(|source| Error::Path {
             option: "--net-log",
             path: file.path.clone(),
             source,
         })
+    }
+
+    /// Where the next file comes from.
+    pub fn set_next(&mut self, next: NextFile) {
+        self.files.set_next(next);
     }
 
     fn write(&mut self, line: &impl Serialize) {
@@ -372,7 +386,9 @@ mod tests {
     fn audit(folder: &tempfile::TempDir, size: u64, files: u32) -> Audit {
         let mut audit = Audit::default();
         let path = folder.path().join("log");
-        audit.write_to(NetLog::create(&LogFile { path, size, files }).unwrap());
+        let (mut log, folder) = NetLog::create(&LogFile { path, size, files }).unwrap();
+        log.set_next(Box::new(move || folder.next()));
+        audit.write_to(log);
         audit
     }
 

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use netstack::IpFields;
-use socket2::{Domain, Socket, Type};
+use socket2::{Socket, Type};
 
 use super::sockets::domain;
 use crate::sys::ip;
@@ -73,15 +73,12 @@ impl Datagrams {
         }
     }
 
-    /// Takes one that is bound to a published port.
-    pub(super) fn published(socket: Socket) -> Self {
-        let v4 = socket.domain().is_ok_and(|domain| domain == Domain::IPV4);
-        let at = socket.local_addr().ok().and_then(|at| at.as_socket());
+    /// Takes one that is bound to a published port, there.
+    pub(super) fn published(socket: Socket, at: SocketAddr) -> Self {
+        let v4 = at.is_ipv4();
         let mut datagrams = Self::of(socket, v4);
         // A wish: without it answers come from where the routes say.
-        if at.is_some_and(|at| at.ip().is_unspecified())
-            && udp::enable_destinations(datagrams.as_fd(), v4).is_ok()
-        {
+        if at.ip().is_unspecified() && udp::enable_destinations(datagrams.as_fd(), v4).is_ok() {
             datagrams.sources = Some(Box::default());
         }
         datagrams

@@ -27,6 +27,7 @@ use super::namespace::{CONTAINER_MAC, GATEWAY_MAC};
 use super::outbound::Outbounds;
 use super::pcap::Capture;
 use super::publish::{self, Published};
+use super::resolvers::Ask;
 use super::sockets::{FlowSocket, HostSide, failure, read_echo};
 use crate::config::{BuiltinNetwork, Rules};
 use crate::error::Error;
@@ -193,6 +194,12 @@ impl Driver {
         self.stack.set_search(search);
     }
 
+    /// Asks for the host's resolvers, before each query, from now on; until then they
+    /// are what they were.
+    pub fn follow_resolvers(&mut self, ask: Ask) {
+        self.host.follow_resolvers(ask);
+    }
+
     /// Captures what passes the link from now on.
     pub fn capture(&mut self, mut capture: Capture) {
         capture.set_vnet_header(self.vnet_header);
@@ -249,6 +256,15 @@ impl Driver {
         self.stack.is_sending() || self.published.is_sending()
     }
 
+    /// Writes what is left to be written to logs. To be called at the end, while full
+    /// files can be followed by others.
+    pub fn finish(&mut self) {
+        self.host.audit.finish();
+        if let Some(capture) = &mut self.host.capture {
+            capture.flush();
+        }
+    }
+
     /// An event with one of our tokens.
     pub fn ready(&mut self, event: &Event) {
         self.frames.relieve();
@@ -294,6 +310,7 @@ impl Driver {
                     readable: event.is_readable() || closed,
                     writable: event.is_writable() || event.is_error(),
                     read_closed: closed,
+                    failed: event.is_error(),
                 };
                 self.stack.ready(now, flow, ready, &mut self.host);
             }

@@ -1,5 +1,8 @@
 //! Files of bounded size that we write: `FILE`, and older ones as `FILE.1`, `FILE.2`.
 //!
+//! Whoever writes ([`Files`]) may not be who may make files ([`Folder`]), so they are
+//! two, with a function between them ([`NextFile`]).
+//!
 //! Files are made anew below a directory that is opened once, and nothing is
 //! followed or written over: who may write to that directory can neither have
 //! another file written to nor read along.
@@ -7,7 +10,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
@@ -15,17 +18,64 @@ use rustix::io::Errno;
 
 use crate::config::LogFile;
 
-/// A file and the older ones.
-#[derive(Debug)]
+/// Makes the next file, when one is full; `None`: there is to be no other.
+pub type NextFile = Box<dyn FnMut() -> io::Result<Option<File>>>;
+
+/// What is known of a file to whoever writes it.
 pub(super) struct Files {
-    directory: OwnedFd,
     name: OsString,
     size: u64,
-    count: u32,
+    next: NextFile,
+}
+
+impl std::fmt::Debug for Files {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Files")
+            .field("name", &self.name)
+            .field("size", &self.size)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Files {
-    pub(super) fn new(file: &LogFile) -> io::Result<Self> {
+    /// Of a file that there is no other after, until [`Files::set_next`].
+    pub(super) fn new(folder: &Folder, file: &LogFile) -> Self {
+        Self {
+            name: folder.name.clone(),
+            size: file.size,
+            next: Box::new(|| Ok(None)),
+        }
+    }
+
+    pub(super) fn set_next(&mut self, next: NextFile) {
+        self.next = next;
+    }
+
+    pub(super) fn name(&self) -> &OsStr {
+        &self.name
+    }
+
+    /// Most bytes of one file.
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The next file, when one is full; `None`: there is to be no other.
+    pub(super) fn next(&mut self) -> io::Result<Option<File>> {
+        (self.next)()
+    }
+}
+
+/// Where a file and the older ones are.
+#[derive(Debug)]
+pub struct Folder {
+    directory: OwnedFd,
+    name: OsString,
+    count: u32,
+}
+
+impl Folder {
+    pub(super) fn open(file: &LogFile) -> io::Result<Self> {
         let name = file
             .path
             .file_name()
@@ -40,22 +90,15 @@ impl Files {
         Ok(Self {
             directory: rustix::fs::openat(CWD, directory, flags, Mode::empty())?,
             name,
-            size: file.size,
             count: file.files,
         })
     }
 
-    pub(super) fn name(&self) -> &OsStr {
-        &self.name
-    }
-
-    /// Most bytes of one file.
-    pub(super) fn size(&self) -> u64 {
-        self.size
-    }
-
     /// The next file, when one is full; `None`: there is to be no other.
-    pub(super) fn next(&self) -> io::Result<Option<File>> {
+    ///
+    /// # Errors
+    /// The kernel's; something that is no file has the name.
+    pub fn next(&self) -> io::Result<Option<File>> {
         if self.count == 1 {
             return Ok(None);
         }
@@ -115,5 +158,11 @@ impl Files {
             name.push(format!(".{age}"));
         }
         name
+    }
+}
+
+impl AsFd for Folder {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
     }
 }

@@ -15,7 +15,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use rustix::io::Errno;
 
-use super::netlink::{Netlink, RouteType};
+use crate::sys::netlink::{Netlink, RouteType};
 
 /// Answers kept at most.
 const CAPACITY: usize = 4096;

@@ -3,9 +3,9 @@
 use std::io;
 
 use super::link::{Link, NAME};
-use super::netlink::{LinkChange, Netlink};
 use crate::config::BuiltinNetwork;
 use crate::error::StepFailure;
+use crate::sys::netlink::{LinkChange, Netlink};
 
 /// MAC of the gateway and the DNS forwarder: locally administered, as all of ours.
 pub(crate) const GATEWAY_MAC: [u8; 6] = [0x52, 0x55, 0x0a, 0x00, 0x02, 0x02];

@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use netstack::VNET_HEADER_LEN;
 
-use super::files::Files;
+use super::files::{Files, Folder, NextFile};
 use crate::config::LogFile;
 use crate::error::Error;
 
@@ -46,20 +46,21 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Makes the file.
+    /// Makes the file. The capture ends when it is full, unless
+    /// [`Capture::set_next`] has been given what the folder makes next.
     ///
     /// # Errors
     /// It cannot be made, or something that is no file has its name.
-    pub fn create(pcap: &LogFile) -> Result<Self, Error> {
+    pub fn create(pcap: &LogFile) -> Result<(Self, Folder), Error> {
         let failed = |source: io::Error| Error::Path {
             option: "--pcap",
             path: pcap.path.clone(),
             source,
         };
-        let files = Files::new(pcap).map_err(failed)?;
-        let file = files.create().map_err(failed)?;
+        let folder = Folder::open(pcap).map_err(failed)?;
+        let file = folder.create().map_err(failed)?;
         let mut capture = Self {
-            files,
+            files: Files::new(&folder, pcap),
             file: Some(file),
             length: 0,
             buffer: Vec::with_capacity(BUFFER),
@@ -67,7 +68,12 @@ impl Capture {
         };
         capture.begin_file();
         capture.write().map_err(failed)?;
-        Ok(capture)
+        Ok((capture, folder))
+    }
+
+    /// Where the next file comes from.
+    pub fn set_next(&mut self, next: NextFile) {
+        self.files.set_next(next);
     }
 
     /// Says whether frames begin with a virtio header, which is not captured.
@@ -183,6 +189,13 @@ mod tests {
         LogFile { path, size, files }
     }
 
+    /// One whose files are made by this process.
+    fn written_by_us(path: PathBuf, size: u64, files: u32) -> Capture {
+        let (mut capture, folder) = Capture::create(&pcap(path, size, files)).unwrap();
+        capture.set_next(Box::new(move || folder.next()));
+        capture
+    }
+
     /// The frames of a file.
     fn frames(path: &Path) -> Vec<Vec<u8>> {
         let bytes = fs::read(path).unwrap();
@@ -214,7 +227,7 @@ mod tests {
     fn frames_are_written_without_the_virtio_header() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a,b.pcap");
-        let mut capture = Capture::create(&pcap(path.clone(), 1 << 20, 2)).unwrap();
+        let mut capture = written_by_us(path.clone(), 1 << 20, 2);
         assert_eq!(frames(&path), Vec::<Vec<u8>>::new());
         let long = vec![7; 300_000];
         let head: Vec<u8> = (0..24).collect();
@@ -252,7 +265,7 @@ mod tests {
         let name = |age: u32| dir.path().join(format!("dump.{age}"));
         // Room for three frames of 100 bytes.
         let size = 24 + 3 * 116;
-        let mut capture = Capture::create(&pcap(path.clone(), size, 3)).unwrap();
+        let mut capture = written_by_us(path.clone(), size, 3);
         for n in 0..11_u8 {
             capture.frame(&[IoSlice::new(&[n; 100])]);
         }
@@ -266,7 +279,7 @@ mod tests {
             assert!(file.unwrap().metadata().unwrap().len() <= size);
         }
         // One file: the first frames.
-        let mut capture = Capture::create(&pcap(path.clone(), size, 1)).unwrap();
+        let mut capture = written_by_us(path.clone(), size, 1);
         for n in 0..11_u8 {
             capture.frame(&[IoSlice::new(&[n; 100])]);
         }
@@ -281,7 +294,7 @@ mod tests {
         fs::write(&other, "precious").unwrap();
         fs::hard_link(&other, &path).unwrap();
         let before = fs::metadata(&path).unwrap().ino();
-        drop(Capture::create(&pcap(path.clone(), 1 << 20, 2)).unwrap());
+        drop(written_by_us(path.clone(), 1 << 20, 2));
         assert_ne!(fs::metadata(&path).unwrap().ino(), before);
         assert_eq!(fs::read_to_string(&other).unwrap(), "precious");
         fs::remove_file(&path).unwrap();
@@ -297,7 +310,7 @@ mod tests {
     fn an_error_ends_the_capture_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("dump");
-        let mut capture = Capture::create(&pcap(path, 400, 2)).unwrap();
+        let mut capture = written_by_us(path, 400, 2);
         capture.file = Some(File::open("/dev/null").unwrap());
         capture.frame(&[IoSlice::new(&[1; 100])]);
         capture.flush();
@@ -309,7 +322,7 @@ mod tests {
         // The directory is gone when the file is full.
         let sub = dir.path().join("sub");
         fs::create_dir(&sub).unwrap();
-        let mut capture = Capture::create(&pcap(sub.join("dump"), 300, 2)).unwrap();
+        let mut capture = written_by_us(sub.join("dump"), 300, 2);
         fs::remove_dir_all(&sub).unwrap();
         for _ in 0..10 {
             capture.frame(&[IoSlice::new(&[1; 100])]);

@@ -5,8 +5,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::link::{self, tap, veth};
-use super::netlink::Netlink;
 use crate::error::StepFailure;
+use crate::sys::netlink::Netlink;
 use crate::sys::netns;
 
 /// MTU of a link that nothing passes.

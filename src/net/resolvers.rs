@@ -6,7 +6,8 @@
 //! systemd-resolved rename a new one over it, or change what it is a link to. Whoever
 //! has a query to forward asks whether the name still leads to the file that was read
 //! last, as the C library does (resolv.conf(5)): one stat(2), and nothing to do while
-//! nobody asks. An inotify(7) descriptor would cost more: to close it, and so to end,
+//! nobody asks. The packet loop may not open files, so it asks another process, which
+//! has the [`Resolvers`] ([`Ask`]). An inotify(7) descriptor would cost more: to close it, and so to end,
 //! takes a grace period of the kernel's, about as long as the rest of a start. A file
 //! that is gone for a moment leaves what was known.
 
@@ -25,6 +26,10 @@ const SERVERS: usize = 3;
 /// Longest file that is read, bytes.
 const LONGEST: u64 = 64 << 10;
 const DNS_PORT: u16 = 53;
+
+/// Asks whoever has the [`Resolvers`]: the host's, if they are others than at the last
+/// call.
+pub type Ask = Box<dyn FnMut() -> Option<Vec<SocketAddr>>>;
 
 /// Which file it is, and in which state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +53,7 @@ impl Identity {
 
 /// Follows a resolv.conf.
 #[derive(Debug)]
-pub(crate) struct Resolvers {
+pub struct Resolvers {
     path: PathBuf,
     /// What was read last.
     seen: Option<Identity>,
@@ -56,7 +61,7 @@ pub(crate) struct Resolvers {
 
 impl Resolvers {
     /// Follows the host's. The first look always reads it.
-    pub(crate) fn new() -> Self {
+    pub fn of_host() -> Self {
         Self::at(PATH)
     }
 
@@ -68,7 +73,7 @@ impl Resolvers {
     }
 
     /// The resolvers, if they may be others than at the last look.
-    pub(crate) fn changed(&mut self) -> Option<Vec<SocketAddr>> {
+    pub fn changed(&mut self) -> Option<Vec<SocketAddr>> {
         let found = match self.path.metadata() {
             Ok(found) => Identity::of(&found),
             // Between two files, or for good: either way it names no other servers.

@@ -18,7 +18,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use netstack::{Close, Failure, FlowId, Host, HostError, Io, IpFields, Refusal};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, sockopt};
+use rustix::net::{Shutdown, sockopt};
 use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
 
 use super::audit::Audit;
@@ -28,8 +28,8 @@ use super::local::LocalAddresses;
 use super::outbound::Outbounds;
 use super::outbox::Outbox;
 use super::pcap::Capture;
-use super::resolvers::Resolvers;
-use crate::sys::udp::{self, QueuedError};
+use super::resolvers::Ask;
+use crate::sys::udp::{self, Outgoing, QueuedError};
 
 /// Longest frame: virtio and Ethernet headers and 64 KiB of IP.
 pub(crate) const MAX_FRAME: usize = 64 + (1 << 16);
@@ -58,6 +58,15 @@ impl FlowSocket {
     }
 }
 
+/// Who is asked for the host's resolvers.
+struct Asked(Option<Ask>);
+
+impl std::fmt::Debug for Asked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Asked").field(&self.0.is_some()).finish()
+    }
+}
+
 /// All host-side resources of one network.
 #[derive(Debug)]
 pub(crate) struct HostSide {
@@ -66,7 +75,7 @@ pub(crate) struct HostSide {
     registry: Registry,
     first_token: usize,
     local: LocalAddresses,
-    resolvers: Resolvers,
+    resolvers: Asked,
     outbox: Outbox,
     outbounds: Outbounds,
     failures: Vec<(FlowId, SocketAddr, Failure)>,
@@ -95,7 +104,7 @@ impl HostSide {
             registry,
             first_token,
             local,
-            resolvers: Resolvers::new(),
+            resolvers: Asked(None),
             outbox: Outbox::default(),
             outbounds,
             failures: Vec::new(),
@@ -109,6 +118,11 @@ impl HostSide {
 
     pub(crate) fn addresses_changed(&mut self) {
         self.local.changed();
+    }
+
+    /// Asks for the host's resolvers, before each query, from now on.
+    pub(crate) fn follow_resolvers(&mut self, ask: Ask) {
+        self.resolvers = Asked(Some(ask));
     }
 
     /// A datagram socket to reach `to`.
@@ -168,8 +182,13 @@ impl HostSide {
     }
 
     /// Takes the socket of a published UDP port.
-    pub(crate) fn add_published(&mut self, flow: FlowId, socket: Socket) -> Result<(), HostError> {
-        self.add_udp(flow, Datagrams::published(socket))
+    pub(crate) fn add_published(
+        &mut self,
+        flow: FlowId,
+        socket: Socket,
+        at: SocketAddr,
+    ) -> Result<(), HostError> {
+        self.add_udp(flow, Datagrams::published(socket, at))
     }
 
     /// A client of a published port has sent to this address of the host.
@@ -266,7 +285,7 @@ impl Host for HostSide {
     }
 
     fn resolvers(&mut self) -> Option<Vec<SocketAddr>> {
-        self.resolvers.changed()
+        self.resolvers.0.as_mut()?()
     }
 
     fn refused(&mut self, refusal: &Refusal<'_>) {
@@ -296,14 +315,11 @@ impl Host for HostSide {
             return Io::Failed(HostError::Other);
         };
         loop {
+            // Not by the calls for sockets, which are two system calls more. SIGPIPE is
+            // ignored, as in every Rust program.
             let sent = match data {
-                [one] => rustix::net::send(socket.socket(), one, SendFlags::NOSIGNAL),
-                parts => rustix::net::sendmsg(
-                    socket.socket(),
-                    parts,
-                    &mut SendAncillaryBuffer::default(),
-                    SendFlags::NOSIGNAL,
-                ),
+                [one] => rustix::io::write(socket.socket(), one),
+                parts => rustix::io::writev(socket.socket(), parts),
             };
             match sent {
                 Ok(n) => return Io::Done(n),
@@ -319,9 +335,9 @@ impl Host for HostSide {
             return Io::Failed(HostError::Other);
         };
         loop {
-            match rustix::net::recv(socket.socket(), &mut *buffer, RecvFlags::empty()) {
-                Ok((_, 0)) => return Io::Closed,
-                Ok((_, n)) => return Io::Done(n),
+            match rustix::io::read(socket.socket(), &mut *buffer) {
+                Ok(0) => return Io::Closed,
+                Ok(n) => return Io::Done(n),
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Io::WouldBlock,
                 Err(error) => return Io::Failed(host_error(&error.into())),
@@ -412,16 +428,17 @@ impl Host for HostSide {
         request.extend_from_slice(&[kind, 0, 0, 0, 0, 0]);
         request.extend_from_slice(&seq.to_be_bytes());
         request.extend_from_slice(payload);
-        let target = SocketAddr::new(to, 0);
-        let to = SockAddr::from(target);
+        let message = Outgoing {
+            to: SocketAddr::new(to, 0),
+            payload: &request,
+            segment: 0,
+            source: None,
+        };
+        let send = || udp::send(datagrams.as_fd(), &[message]);
         // The first error may be the socket's pending one, about an earlier request.
-        match datagrams
-            .socket()
-            .send_to(&request, &to)
-            .or_else(|_| datagrams.socket().send_to(&request, &to))
-        {
+        match send().or_else(|_| send()) {
             Ok(_) => Ok(()),
-            Err(error) => Err(send_error(&error, target)),
+            Err(error) => Err(send_error(&error, message.to)),
         }
     }
 
@@ -442,11 +459,7 @@ pub(crate) fn read_echo<'a>(
 ) -> io::Result<Option<(u16, &'a [u8])>> {
     buffer.clear();
     buffer.reserve(MAX_FRAME);
-    rustix::net::recv(
-        socket,
-        rustix::buffer::spare_capacity(buffer),
-        RecvFlags::empty(),
-    )?;
+    rustix::io::read(socket, rustix::buffer::spare_capacity(buffer))?;
     if buffer.len() < 8 || !matches!(buffer[0], 0 | 129) {
         return Ok(None);
     }
@@ -493,7 +506,7 @@ fn send_error(error: &io::Error, to: SocketAddr) -> HostError {
 
 /// The path's MTU as the kernel knows it, bytes; it tells a connected socket.
 fn path_mtu(to: SocketAddr) -> io::Result<u32> {
-    let socket = Socket::new(domain(to.ip()), Type::DGRAM.cloexec(), None)?;
+    let socket = Socket::new(domain(to.ip()), Type::DGRAM.nonblocking(), None)?;
     socket.connect(&SockAddr::from(to))?;
     Ok(if to.is_ipv4() {
         sockopt::ip_mtu(&socket)?

@@ -21,7 +21,7 @@ pub fn user_namespace(maps: &Maps) -> Result<OwnedFd, Error> {
     signal::reset_disposition(libc::SIGCHLD).map_err(fail)?;
     let (waits, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .map_err(|error| fail(error.into()))?;
-    let child = match fork(CloneFlags::NONE.with(CloneFlags::NEWUSER, true)).map_err(fail)? {
+    let child = match fork(CloneFlags::NONE.with(CloneFlags::NEWUSER, true), None).map_err(fail)? {
         Forked::Child => {
             drop(writer);
             // Until the parent is done, or gone. Nothing is ever written.

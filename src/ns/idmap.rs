@@ -450,6 +450,14 @@ impl RunningTool {
     }
 }
 
+/// Whether `map` leads to the host's id `id`.
+pub fn covers_host(map: &[IdMapEntry], id: u32) -> bool {
+    map.iter().any(|entry| {
+        id.checked_sub(entry.host)
+            .is_some_and(|offset| offset < entry.size)
+    })
+}
+
 /// Whether `map` gives the container id `id`.
 pub fn covers(map: &[IdMapEntry], id: u32) -> bool {
     map.iter().any(|entry| {

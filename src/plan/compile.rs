@@ -2,12 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
+use super::cgroup::CgroupPlan;
 use super::etc_files::EtcFiles;
-use super::step::{ExecStep, LinkStep, Plan, Step};
+use super::step::{ExecStep, LandlockStep, LinkStep, Plan, Step};
 use crate::config::{
     BuiltinNetwork, EgressRules, IdMapEntry, LinkChoice, MountFlags, MountKind, MountSpec, Network,
-    Propagation, Rules, RunSpec,
+    Outbound, Propagation, Rules, RunSpec,
 };
+use crate::security::landlock;
+use crate::security::sandbox::Features;
 
 /// What podman hides, and `/proc/asound`, which it only makes read-only.
 const MASKED: [&str; 14] = [
@@ -49,7 +52,8 @@ pub enum RootSource {
 }
 
 /// Compiles a run to the steps that make it. `maps` are the user and group id
-/// maps that the namespace will have, empty where it is the host's.
+/// maps that the namespace will have, empty where it is the host's; `cgroup` is where
+/// its limits are set, if it has any.
 ///
 /// The order is the point:
 /// 1. nothing propagates before anything is mounted, and what is to propagate later is
@@ -67,6 +71,7 @@ pub fn compile(
     root: &RootSource,
     maps: (Vec<IdMapEntry>, Vec<IdMapEntry>),
     files: &EtcFiles,
+    cgroup: Option<CgroupPlan>,
 ) -> Plan {
     let (uid_map, gid_map) = maps;
     let mut steps: Vec<Step> = spec.mounts.iter().filter_map(held).collect();
@@ -129,16 +134,21 @@ pub fn compile(
         groups: spec.groups.clone(),
         capabilities: spec.capabilities,
         seccomp: spec.seccomp.clone(),
+        landlock: domain(spec),
         no_new_privileges: spec.no_new_privileges,
         tty: spec.tty,
         init: spec.init,
+        ulimits: spec.limits.ulimits.clone(),
     })));
     Plan {
         publish: spec.publish.clone(),
         egress: egress(spec),
+        cgroup,
+        sandbox: sandbox(spec),
         namespaces: spec.namespaces,
         uid_map,
         gid_map,
+        oom_score_adj: spec.limits.oom_score_adj,
         steps,
     }
 }
@@ -200,6 +210,18 @@ fn link(network: &BuiltinNetwork) -> LinkStep {
 }
 
 /// The rules about what the container reaches, if there are any.
+/// What the network's process needs of its sandbox, if it is to have one.
+fn sandbox(spec: &RunSpec) -> Option<Features> {
+    let Network::Builtin(network) = &spec.network else {
+        return None;
+    };
+    let is_address = |outbound: &Option<Outbound>| matches!(outbound, Some(Outbound::Address(_)));
+    network.sandbox.then(|| Features {
+        terminal: spec.tty,
+        outbound_address: is_address(&network.outbound) || is_address(&network.outbound6),
+    })
+}
+
 fn egress(spec: &RunSpec) -> Option<EgressRules> {
     match &spec.network {
         Network::Builtin(network) if *network.rules != Rules::default() => {
@@ -207,6 +229,26 @@ fn egress(spec: &RunSpec) -> Option<EgressRules> {
         }
         _ => None,
     }
+}
+
+/// What the command is held to besides the mounts.
+fn domain(spec: &RunSpec) -> Option<LandlockStep> {
+    if !spec.landlock || !landlock::wanted(spec.capabilities, &spec.seccomp) {
+        return None;
+    }
+    let writable = if spec.read_only {
+        let mounts = spec.mounts.iter().filter(|mount| !mount.flags.read_only);
+        ["/dev".into(), "/proc".into()]
+            .into_iter()
+            .chain(mounts.map(|mount| mount.target.clone()))
+            .collect()
+    } else {
+        vec!["/".into()]
+    };
+    Some(LandlockStep {
+        writable,
+        scope_sockets: spec.namespaces.net,
+    })
 }
 
 fn kernel_file_systems(spec: &RunSpec) -> Vec<Step> {

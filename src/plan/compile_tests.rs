@@ -1,7 +1,7 @@
 use super::*;
 use crate::config::{
-    BuiltinNetwork, DEFAULT_SHM_SIZE, Groups, LinkChoice, MountSpec, NameOrId, Namespaces, RootFs,
-    SeccompProfile, Tmpfs, UserNamespace, UserSpec,
+    BuiltinNetwork, DEFAULT_SHM_SIZE, Groups, Limits, LinkChoice, MountSpec, NameOrId, Namespaces,
+    RootFs, SeccompProfile, Tmpfs, UserNamespace, UserSpec,
 };
 use crate::plan::FileKind;
 use crate::security::caps;
@@ -35,6 +35,7 @@ fn spec() -> RunSpec {
         gid_map: Vec::new(),
         capabilities: caps::DEFAULT,
         seccomp: SeccompProfile::Default,
+        landlock: true,
         no_new_privileges: true,
         mask: Vec::new(),
         unmask: Vec::new(),
@@ -49,6 +50,7 @@ fn spec() -> RunSpec {
         net_log: None,
         publish: Vec::new(),
         name: None,
+        limits: Limits::default(),
     }
 }
 
@@ -63,7 +65,7 @@ fn maps() -> (Vec<IdMapEntry>, Vec<IdMapEntry>) {
 }
 
 fn plan_of(spec: &RunSpec, root: &RootSource) -> Plan {
-    compile(spec, root, maps(), &EtcFiles::new(spec, "", ""))
+    compile(spec, root, maps(), &EtcFiles::new(spec, "", ""), None)
 }
 
 const VOLUME: MountFlags = MountFlags {
@@ -200,9 +202,10 @@ fn plan_of_the_default_run() {
 36. make /proc/sys read-only
 37. make /proc/sysrq-trigger read-only
 38. pivot into the new root and detach the old one
-39. execute sh -c 'echo it'\\''s \\u{1b}' as root in / (capabilities: CHOWN DAC_OVERRIDE FOWNER \
+39. lock in the process that runs the network: no capability, no file, 31 system calls
+40. execute sh -c 'echo it'\\''s \\u{1b}' as root in / (capabilities: CHOWN DAC_OVERRIDE FOWNER \
 FSETID KILL SETGID SETUID SETPCAP NET_BIND_SERVICE SYS_CHROOT SETFCAP; default filter, \
-no new privileges)
+no new privileges; Landlock: writes beneath /)
 ";
     assert_eq!(plan_of(&spec(), &recipe).to_string(), expected);
 }
@@ -419,4 +422,43 @@ fn published_ports_come_first() {
         ]
     );
     assert!(lines.get(2).unwrap().starts_with("3. clone into"), "{text}");
+}
+
+#[test]
+fn the_second_wall_is_where_nothing_is_to_be_mounted() {
+    let domain = |spec: &RunSpec| match plan_of(spec, &RootSource::Recipe(Vec::new())).steps.pop() {
+        Some(Step::Exec(exec)) => exec.landlock,
+        other => panic!("{other:?}"),
+    };
+    let usual = domain(&spec()).unwrap();
+    assert_eq!(usual.writable, [PathBuf::from("/")]);
+    assert!(usual.scope_sockets);
+    let mut read_only = spec();
+    read_only.read_only = true;
+    read_only.network = Network::Host;
+    read_only.namespaces.net = false;
+    for (target, read_only_mount) in [("/tmp", false), ("/data", true)] {
+        read_only.mounts.push(MountSpec {
+            target: target.into(),
+            kind: MountKind::Tmpfs(Tmpfs::default()),
+            flags: MountFlags {
+                read_only: read_only_mount,
+                ..VOLUME
+            },
+        });
+    }
+    let strict = domain(&read_only).unwrap();
+    assert_eq!(
+        strict.writable,
+        ["/dev", "/proc", "/tmp"].map(PathBuf::from)
+    );
+    assert!(
+        !strict.scope_sockets,
+        "the host's sockets are the host's network's"
+    );
+    let mut off = [spec(), spec(), spec()];
+    off[0].landlock = false;
+    off[1].seccomp = SeccompProfile::Unconfined;
+    off[2].capabilities |= caps::SYS_ADMIN;
+    assert!(off.iter().all(|spec| domain(spec).is_none()));
 }

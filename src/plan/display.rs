@@ -34,13 +34,40 @@ impl Display for Plan {
             }
             line(f, &format_args!("{default} its traffic to all else"))?;
         }
+        for dir in self.cgroup.iter().flat_map(|cgroup| &cgroup.dirs) {
+            line(f, dir)?;
+        }
         let names = Names(&self.namespaces);
-        line(f, &format_args!("clone into new namespaces: {names}"))?;
+        let there = if self.cgroup.is_some() {
+            "the cgroup and "
+        } else {
+            ""
+        };
+        line(
+            f,
+            &format_args!("clone into {there}new namespaces: {names}"),
+        )?;
+        if let Some(score) = self.oom_score_adj {
+            line(f, &format_args!("set oom_score_adj to {score}"))?;
+        }
         if self.namespaces.user {
             line(f, &format_args!("map user ids: {}", Map(&self.uid_map)))?;
             line(f, &format_args!("map group ids: {}", Map(&self.gid_map)))?;
         }
-        self.steps.iter().try_for_each(|step| line(f, step))
+        for step in &self.steps {
+            if let (Step::Exec(_), Some(features)) = (step, &self.sandbox) {
+                let calls = features.calls().len();
+                line(
+                    f,
+                    &format_args!(
+                        "lock in the process that runs the network: no capability, no file, \
+                         {calls} system calls"
+                    ),
+                )?;
+            }
+            line(f, step)?;
+        }
+        Ok(())
     }
 }
 
@@ -377,9 +404,21 @@ impl Display for ExecStep {
         } else {
             kept.join(" ")
         };
-        let filter = match self.seccomp {
-            SeccompProfile::Default => "default filter",
-            SeccompProfile::Unconfined => "no filter",
+        let filter = match &self.seccomp {
+            SeccompProfile::Default => "default filter".to_owned(),
+            SeccompProfile::File(file) => format!("filter of {}", Word(file.path.as_os_str())),
+            SeccompProfile::Unconfined => "no filter".to_owned(),
+        };
+        let landlock = match &self.landlock {
+            None => String::new(),
+            Some(step) => {
+                let paths = step
+                    .writable
+                    .iter()
+                    .map(|path| Word(path.as_os_str()).to_string());
+                let paths: Vec<String> = paths.collect();
+                format!("; Landlock: writes beneath {}", paths.join(" "))
+            }
         };
         let privileges = if self.no_new_privileges {
             ", no new privileges"
@@ -390,8 +429,12 @@ impl Display for ExecStep {
         let init = if self.init { "" } else { ", as PID 1" };
         write!(
             f,
-            " (capabilities: {kept}; {filter}{privileges}{terminal}{init})"
-        )
+            " (capabilities: {kept}; {filter}{privileges}{terminal}{init}{landlock}"
+        )?;
+        for ulimit in &self.ulimits {
+            write!(f, "; {ulimit}")?;
+        }
+        f.write_str(")")
     }
 }
 

@@ -3,12 +3,14 @@
 //!
 //! Compiling is pure: it reads nothing and changes nothing.
 
+mod cgroup;
 mod compile;
 mod display;
 mod etc_files;
 mod step;
 
 pub use crate::config::MountFlags;
+pub use cgroup::{CgroupDir, CgroupFile, CgroupPlan, CgroupVersion};
 pub use compile::{RootSource, compile};
 pub use etc_files::{EtcFiles, given_names, own_names};
-pub use step::{ExecStep, FileKind, LinkStep, Plan, Step};
+pub use step::{ExecStep, FileKind, LandlockStep, LinkStep, Plan, Step};

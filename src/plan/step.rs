@@ -5,10 +5,12 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use super::cgroup::CgroupPlan;
 use crate::config::{
     Account, DeviceNode, EgressRules, Groups, IdMapEntry, MountFlags, Namespaces, Propagation,
-    Publish, SeccompProfile, Tmpfs, UserSpec,
+    Publish, SeccompProfile, Tmpfs, Ulimit, UserSpec,
 };
+use crate::security::sandbox::Features;
 
 /// Everything that a run will do, in order.
 #[derive(Debug, Clone, Serialize)]
@@ -17,12 +19,19 @@ pub struct Plan {
     pub publish: Vec<Publish>,
     /// What the container may reach, if there are rules about it.
     pub egress: Option<EgressRules>,
+    /// The cgroup that the container is in, where it has a limit.
+    pub cgroup: Option<CgroupPlan>,
     /// The namespaces that clone3(2) makes.
     pub namespaces: Namespaces,
     /// How ids are mapped; written by the parent right after the clone.
     pub uid_map: Vec<IdMapEntry>,
     /// How group ids are mapped.
     pub gid_map: Vec<IdMapEntry>,
+    /// What the parent sets init's `oom_score_adj` to.
+    pub oom_score_adj: Option<i16>,
+    /// How the process that runs the network locks itself in, right before the command
+    /// may start; printed as the system calls that it may make from then on.
+    pub sandbox: Option<Features>,
     /// Carried out by init, in order.
     pub steps: Vec<Step>,
 }
@@ -212,8 +221,18 @@ pub enum Step {
         required: bool,
     },
     /// Start the command: new session, ids, groups, capabilities,
-    /// `no_new_privs`, seccomp, fds closed, execve(2).
+    /// `no_new_privs`, Landlock, seccomp, fds closed, execve(2).
     Exec(Box<ExecStep>),
+}
+
+/// The second wall ([`crate::security::landlock`]): the command may read and execute
+/// what is beneath its root directory, and write beneath these paths.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LandlockStep {
+    /// Where.
+    pub writable: Vec<PathBuf>,
+    /// Abstract Unix sockets of others cannot be connected to.
+    pub scope_sockets: bool,
 }
 
 /// How the command is started.
@@ -235,10 +254,14 @@ pub struct ExecStep {
     pub capabilities: u64,
     /// System-call filter.
     pub seccomp: SeccompProfile,
+    /// Landlock domain; where the kernel has it.
+    pub landlock: Option<LandlockStep>,
     /// `no_new_privs`
     pub no_new_privileges: bool,
     /// It gets a pty of its own as controlling terminal.
     pub tty: bool,
     /// It runs below our init; else it takes the place of that.
     pub init: bool,
+    /// Its resource limits that are not ours.
+    pub ulimits: Vec<Ulimit>,
 }

@@ -12,15 +12,19 @@
 //!    the permitted set only survives the change of ids if `keepcaps` says so.
 //! 3. The ids change.
 //! 4. [`Restrictions::after_setuid`]: the sets get their final value. The
-//!    filter comes last, since it refuses some of the above, except where it
-//!    needs `CAP_SYS_ADMIN` for want of `no_new_privs`.
+//!    [`landlock`] domain and then the filter come last, since they refuse some of
+//!    the above, except where they need `CAP_SYS_ADMIN` for want of `no_new_privs`.
 //!
 //! The inheritable and ambient sets end up empty (CVE-2022-29162 and its
 //! like): a file with inheritable capabilities must not give what the bounding
 //! set would not.
 
 pub mod caps;
+pub mod landlock;
+pub mod sandbox;
 mod seccomp;
+
+use std::os::fd::BorrowedFd;
 
 use rustix::io::Errno;
 use rustix::thread::{
@@ -32,7 +36,10 @@ use rustix::thread::{
 use crate::config::SeccompProfile;
 use crate::error::StepFailure;
 use crate::plan::ExecStep;
-use crate::sys::seccomp::{Instruction, install_filter};
+use crate::sys::landlock::Ruleset;
+use crate::sys::seccomp::{FilterFlags, Instruction, install_filter};
+
+pub use seccomp::file;
 
 /// Holds the calling thread to the default profile, to see whether the kernel can.
 ///
@@ -41,7 +48,7 @@ use crate::sys::seccomp::{Instruction, install_filter};
 pub fn try_filter() -> Result<(), i32> {
     let code = |error: Errno| error.raw_os_error();
     set_no_new_privs(true).map_err(code)?;
-    install_filter(&seccomp::compile(0)).map_err(code)
+    install_filter(&seccomp::compile(0), FilterFlags::NONE).map_err(code)
 }
 
 /// What the command is to be held to, ready to be applied.
@@ -49,15 +56,17 @@ pub fn try_filter() -> Result<(), i32> {
 pub struct Restrictions {
     capabilities: u64,
     no_new_privileges: bool,
-    filter: Option<Vec<Instruction>>,
+    domain: Option<Ruleset>,
+    filter: Option<(Vec<Instruction>, FilterFlags)>,
 }
 
 impl Restrictions {
-    /// Prepares what `exec` asks for; changes nothing.
+    /// Prepares what `exec` asks for, in a container whose root directory is
+    /// `root`; changes nothing.
     ///
     /// # Errors
-    /// `EINVAL` for capabilities that do not exist.
-    pub fn prepare(exec: &ExecStep) -> Result<Self, StepFailure> {
+    /// `EINVAL` for capabilities that do not exist; what Landlock refuses.
+    pub fn prepare(exec: &ExecStep, root: BorrowedFd<'_>) -> Result<Self, StepFailure> {
         if exec.capabilities & !caps::ALL != 0 {
             let object = format!("{:#x}", exec.capabilities);
             return Err(StepFailure::new(
@@ -66,13 +75,21 @@ impl Restrictions {
                 &Errno::INVAL.into(),
             ));
         }
-        let filter = match exec.seccomp {
-            SeccompProfile::Default => Some(seccomp::compile(exec.capabilities)),
+        let filter = match &exec.seccomp {
+            SeccompProfile::Default => {
+                Some((seccomp::compile(exec.capabilities), FilterFlags::NONE))
+            }
+            SeccompProfile::File(file) => Some((file.filter.clone(), file.flags)),
             SeccompProfile::Unconfined => None,
+        };
+        let domain = match &exec.landlock {
+            Some(step) => landlock::prepare(step, root)?,
+            None => None,
         };
         Ok(Self {
             capabilities: exec.capabilities,
             no_new_privileges: exec.no_new_privileges,
+            domain,
             filter,
         })
     }
@@ -125,24 +142,26 @@ impl Restrictions {
         let kept = CapabilitySet::from_bits_retain(kept);
         if self.no_new_privileges {
             set_no_new_privs(true).map_err(failed("set no_new_privs", "prctl"))?;
-        } else if self.filter.is_some() {
+        } else if self.domain.is_some() || self.filter.is_some() {
             set(held, held)?;
-            self.install_filter()?;
+            self.wall_in()?;
         }
         set(kept, kept)?;
         clear_ambient_capability_set().map_err(failed("clear capabilities", "ambient set"))?;
         set_keep_capabilities(false).map_err(failed("keep capabilities", "prctl"))?;
         if self.no_new_privileges {
-            self.install_filter()?;
+            self.wall_in()?;
         }
         Ok(())
     }
 
-    fn install_filter(&self) -> Result<(), StepFailure> {
+    fn wall_in(&self) -> Result<(), StepFailure> {
+        if let Some(domain) = &self.domain {
+            landlock::enter(domain)?;
+        }
         match &self.filter {
-            Some(filter) => {
-                install_filter(filter).map_err(failed("install the system-call filter", "seccomp"))
-            }
+            Some((filter, flags)) => install_filter(filter, *flags)
+                .map_err(failed("install the system-call filter", "seccomp")),
             None => Ok(()),
         }
     }

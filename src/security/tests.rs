@@ -3,22 +3,28 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
+
+use rustix::fs::CWD;
 
 use super::seccomp::{Decision, decisions};
 use super::*;
 use crate::config::{Groups, UserSpec};
+use crate::plan::LandlockStep;
 use crate::sys::seccomp::probe;
 use crate::testing::in_namespaces;
 
 #[test]
 fn capabilities_that_do_not_exist_are_refused() {
     assert_eq!(
-        Restrictions::prepare(&exec(1 << 41)).unwrap_err().errno,
+        Restrictions::prepare(&exec(1 << 41), CWD)
+            .unwrap_err()
+            .errno,
         libc::EINVAL
     );
-    assert!(Restrictions::prepare(&exec(caps::ALL)).is_ok());
+    assert!(Restrictions::prepare(&exec(caps::ALL), CWD).is_ok());
 }
 
 #[test]
@@ -47,6 +53,26 @@ fn another_abi_kills() {
     in_namespaces("security::tests::inside::abi", |_| {});
 }
 
+#[test]
+fn what_is_outside_the_domain_is_out_of_reach() {
+    if !landlock::is_available() {
+        crate::testing::skip("the kernel has no Landlock");
+        return;
+    }
+    in_namespaces("security::tests::inside::domain", |_| {});
+}
+
+#[test]
+fn who_may_mount_is_in_no_domain() {
+    let default = SeccompProfile::Default;
+    assert!(landlock::wanted(caps::DEFAULT, &default));
+    assert!(!landlock::wanted(caps::DEFAULT | caps::SYS_ADMIN, &default));
+    assert!(!landlock::wanted(
+        caps::DEFAULT,
+        &SeccompProfile::Unconfined
+    ));
+}
+
 fn exec(capabilities: u64) -> ExecStep {
     ExecStep {
         argv: vec!["true".into()],
@@ -56,9 +82,11 @@ fn exec(capabilities: u64) -> ExecStep {
         groups: Groups::default(),
         capabilities,
         seccomp: SeccompProfile::Default,
+        landlock: None,
         no_new_privileges: true,
         tty: false,
         init: true,
+        ulimits: Vec::new(),
     }
 }
 
@@ -69,7 +97,7 @@ mod inside {
 
     fn restrict(exec: &ExecStep, uid_is_root: bool) {
         scratch();
-        let restrictions = Restrictions::prepare(exec).unwrap();
+        let restrictions = Restrictions::prepare(exec, CWD).unwrap();
         restrictions.before_setuid().unwrap();
         restrictions.after_setuid(uid_is_root).unwrap();
     }
@@ -213,6 +241,71 @@ mod inside {
             !matches!(refused, Err(std::io::ErrorKind::PermissionDenied)),
             "{refused:?}"
         );
+    }
+
+    #[test]
+    #[ignore = "started by what_is_outside_the_domain_is_out_of_reach"]
+    fn domain() {
+        use std::os::linux::net::SocketAddrExt;
+        use std::os::unix::net::{SocketAddr, UnixListener};
+
+        use rustix::fs::{Mode, OFlags, open, openat};
+
+        let root = scratch();
+        for name in ["in", "beside"] {
+            fs::create_dir(root.join(name)).unwrap();
+            fs::write(root.join(name).join("file"), name).unwrap();
+        }
+        // What a mistake would leave open: the host's root directory.
+        let path = OFlags::PATH | OFlags::CLOEXEC;
+        let leaked = open("/", path, Mode::empty()).unwrap();
+        let dir = open(&root, path, Mode::empty()).unwrap();
+        let address = |name: &str| SocketAddr::from_abstract_name(name).unwrap();
+        let before = UnixListener::bind_addr(&address("before")).unwrap();
+        let exec = ExecStep {
+            landlock: Some(LandlockStep {
+                writable: vec!["/in".into(), "/beside/file".into()],
+                scope_sockets: true,
+            }),
+            ..exec(caps::DEFAULT)
+        };
+        let restrictions = Restrictions::prepare(&exec, dir.as_fd()).unwrap();
+        restrictions.before_setuid().unwrap();
+        restrictions.after_setuid(true).unwrap();
+
+        let denied = |result: std::io::Result<()>| {
+            let errno = result.unwrap_err().raw_os_error();
+            assert!(
+                [Some(libc::EACCES), Some(libc::EXDEV)].contains(&errno),
+                "{errno:?}"
+            );
+        };
+        denied(fs::read("/etc/passwd").map(drop));
+        denied(fs::read_dir("/").map(drop));
+        denied(fs::write("/tmp/crun-lite-canary", ""));
+        let through = openat(&leaked, "etc/passwd", OFlags::RDONLY, Mode::empty());
+        assert_eq!(through.unwrap_err(), Errno::ACCESS, "CVE-2024-21626");
+        denied(Command::new("/bin/true").status().map(drop));
+
+        assert_eq!(fs::read(root.join("beside/file")).unwrap(), b"beside");
+        fs::write(root.join("beside/file"), "written").unwrap();
+        denied(fs::write(root.join("beside/new"), ""));
+        denied(fs::remove_file(root.join("beside/file")));
+        denied(fs::create_dir(root.join("new")));
+        fs::create_dir(root.join("in/new")).unwrap();
+        fs::rename(root.join("in/file"), root.join("in/new/file")).unwrap();
+        denied(fs::rename(
+            root.join("in/new/file"),
+            root.join("beside/more"),
+        ));
+
+        let refused = UnixStream::connect_addr(&address("before"));
+        if crate::sys::landlock::version().unwrap() >= 6 {
+            assert_eq!(refused.unwrap_err().raw_os_error(), Some(libc::EPERM));
+        }
+        drop(before);
+        let _own = UnixListener::bind_addr(&address("own")).unwrap();
+        UnixStream::connect_addr(&address("own")).unwrap();
     }
 
     /// `int 0x80` and the calls of 32-bit programs.

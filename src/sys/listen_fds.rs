@@ -1,6 +1,7 @@
 //! Sockets that whoever started us has bound for us (sd_listen_fds(3)).
 
 use std::env;
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +14,11 @@ const FIRST: RawFd = 3;
 const MOST: RawFd = 65_536;
 /// What says that they are there, and for whom.
 const VARIABLES: [&str; 3] = ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"];
+
+/// Whether a variable of the environment is about them: nobody else is to see it.
+pub fn is_about(name: &OsStr) -> bool {
+    VARIABLES.iter().any(|variable| name == *variable)
+}
 
 static TAKEN: AtomicBool = AtomicBool::new(false);
 

@@ -35,6 +35,21 @@ pub fn unshare() -> io::Result<()> {
     }
 }
 
+/// Moves this process into new mount and network namespaces and, with `user`, into
+/// a new user namespace that owns them and has no id mapped yet.
+///
+/// # Errors
+/// As unshare(2): with `user` EINVAL where there is more than one thread, without
+/// it EPERM for an ordinary user.
+pub fn unshare_with_mounts(user: bool) -> io::Result<()> {
+    let owner = if user { libc::CLONE_NEWUSER } else { 0 };
+    // SAFETY: integers only; no descriptor and no memory is shared or unshared.
+    match unsafe { libc::unshare(libc::CLONE_NEWNET | libc::CLONE_NEWNS | owner) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Moves this thread into a network namespace.
 ///
 /// # Errors

@@ -16,6 +16,26 @@ pub struct Instruction {
     pub k: u32,
 }
 
+/// Flags of seccomp(2).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FilterFlags(libc::c_ulong);
+
+impl FilterFlags {
+    /// None: mitigation of speculative store bypass stays on where the kernel ties
+    /// it to seccomp.
+    pub const NONE: Self = Self(0);
+    /// `SECCOMP_FILTER_FLAG_LOG`: what is not allowed is logged.
+    pub const LOG: Self = Self(libc::SECCOMP_FILTER_FLAG_LOG);
+    /// `SECCOMP_FILTER_FLAG_SPEC_ALLOW`: speculation is left as it is.
+    pub const SPEC_ALLOW: Self = Self(libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW);
+
+    /// These and `other`.
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
 #[repr(C)]
 struct Program {
     len: libc::c_ushort,
@@ -25,10 +45,7 @@ struct Program {
 /// Installs `program` as a filter of the calling thread and what it becomes;
 /// it can never be taken off. The thread needs `no_new_privs` or
 /// `CAP_SYS_ADMIN` in its user namespace.
-///
-/// `SECCOMP_FILTER_FLAG_SPEC_ALLOW` is not given, so speculative-store-bypass
-/// mitigation stays on where the kernel ties it to seccomp.
-pub fn install_filter(program: &[Instruction]) -> Result<()> {
+pub fn install_filter(program: &[Instruction], flags: FilterFlags) -> Result<()> {
     let len = libc::c_ushort::try_from(program.len()).map_err(|_| Errno::INVAL)?;
     let program = Program {
         len,
@@ -41,7 +58,7 @@ pub fn install_filter(program: &[Instruction]) -> Result<()> {
         libc::syscall(
             libc::SYS_seccomp,
             libc::SECCOMP_SET_MODE_FILTER,
-            0 as libc::c_uint,
+            flags.0,
             &raw const program,
         )
     };
@@ -55,9 +72,19 @@ pub fn install_filter(program: &[Instruction]) -> Result<()> {
 #[cfg(test)]
 pub(crate) fn probe(number: libc::c_long, arguments: [libc::c_long; 3]) -> Result<libc::c_long> {
     let [first, second, third] = arguments;
+    probe_all(number, [first, second, third, -1, -1, -1])
+}
+
+/// [`probe`] with all six arguments.
+#[cfg(test)]
+pub(crate) fn probe_all(
+    number: libc::c_long,
+    arguments: [libc::c_long; 6],
+) -> Result<libc::c_long> {
+    let [a, b, c, d, e, f] = arguments;
     // SAFETY: callers give small numbers or -1, none of which is the address
     // of anything: the kernel can write nowhere.
-    let result = unsafe { libc::syscall(number, first, second, third, -1, -1, -1) };
+    let result = unsafe { libc::syscall(number, a, b, c, d, e, f) };
     if result < 0 {
         return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO));
     }

@@ -151,6 +151,16 @@ pub fn kill(pid: rustix::process::Pid, signal: i32, group: bool) -> io::Result<(
     }
 }
 
+/// Sends `signal` to this process, `own`, which has one thread (tgkill(2)).
+pub fn raise(own: rustix::process::Pid, signal: i32) -> io::Result<()> {
+    let own = own.as_raw_nonzero().get();
+    // SAFETY: integers only.
+    match unsafe { libc::syscall(libc::SYS_tgkill, own, own, signal) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// One signal as a signalfd reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Received {

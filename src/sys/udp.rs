@@ -225,20 +225,25 @@ fn append<T: Copy>(
 }
 
 fn send_one(fd: BorrowedFd<'_>, to: SocketAddr, payload: &[u8]) -> io::Result<()> {
-    // SAFETY: plain old data for which all zeroes is a valid value.
-    let mut address: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
-    let len = encode(to, &mut address);
-    // SAFETY: payload and address are live and of the lengths given.
-    let sent = unsafe {
-        libc::sendto(
-            fd.as_raw_fd(),
-            payload.as_ptr().cast(),
-            payload.len(),
-            libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
-            std::ptr::from_ref(&address).cast(),
-            len,
+    // SAFETY: these are plain old data for which all zeroes is a valid value.
+    let (mut address, mut header) = unsafe {
+        (
+            std::mem::zeroed::<libc::sockaddr_storage>(),
+            std::mem::zeroed::<libc::msghdr>(),
         )
     };
+    header.msg_namelen = encode(to, &mut address);
+    header.msg_name = std::ptr::from_mut(&mut address).cast();
+    let mut vector = libc::iovec {
+        // sendmsg(2) only reads through it.
+        iov_base: payload.as_ptr().cast_mut().cast(),
+        iov_len: payload.len(),
+    };
+    header.msg_iov = &raw mut vector;
+    header.msg_iovlen = 1;
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: the header points to a live address, vector and payload of the lengths given.
+    let sent = unsafe { libc::sendmsg(fd.as_raw_fd(), &raw const header, flags) };
     if sent < 0 {
         Err(io::Error::last_os_error())
     } else {

@@ -9,7 +9,7 @@
 //! is told per call (`MSG_DONTWAIT`). What is left is asked with poll(2) before
 //! each call, with writes so small that a pipe which is ready takes them whole.
 
-use std::io;
+use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use mio::unix::SourceFd;
@@ -17,7 +17,7 @@ use mio::{Interest, Registry, Token};
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags};
+use rustix::net::{RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendFlags};
 use rustix::time::Timespec;
 
 /// A pipe that is ready takes this much at once (`PIPE_BUF`, pipe(7)).
@@ -110,9 +110,13 @@ impl Endpoint {
     /// Reads what is there; `None` where it would have to wait.
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         let result = match self.mechanism {
-            Mechanism::Socket => {
-                rustix::net::recv(&self.fd, buffer, RecvFlags::DONTWAIT).map(|(_, length)| length)
-            }
+            Mechanism::Socket => rustix::net::recvmsg(
+                &self.fd,
+                &mut [IoSliceMut::new(buffer)],
+                &mut RecvAncillaryBuffer::default(),
+                RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC,
+            )
+            .map(|received| received.bytes),
             Mechanism::PollFirst if !self.poll(PollFlags::IN)? => Err(Errno::AGAIN),
             _ => rustix::io::read(&self.fd, buffer),
         };
@@ -122,9 +126,12 @@ impl Endpoint {
     /// Writes what fits; `None` where it would have to wait.
     pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<Option<usize>> {
         let result = match self.mechanism {
-            Mechanism::Socket => {
-                rustix::net::send(&self.fd, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)
-            }
+            Mechanism::Socket => rustix::net::sendmsg(
+                &self.fd,
+                &[IoSlice::new(bytes)],
+                &mut SendAncillaryBuffer::default(),
+                SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
+            ),
             Mechanism::PollFirst if !self.poll(PollFlags::OUT)? => Err(Errno::AGAIN),
             Mechanism::PollFirst => {
                 rustix::io::write(&self.fd, bytes.get(..PIPE_BUF).unwrap_or(bytes))

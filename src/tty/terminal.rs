@@ -46,7 +46,7 @@ impl RawTerminal {
         let (ear, word) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         // Whatever arrives before the watcher has its own mask waits.
         let mask = signal::set_mask(SignalSet::ALL)?;
-        let forked = sys::process::fork(CloneFlags::NONE);
+        let forked = sys::process::fork(CloneFlags::NONE, None);
         if matches!(forked, Ok(Forked::Child)) {
             watch(&terminal, &ear, &saved);
         }

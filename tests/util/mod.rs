@@ -1,5 +1,6 @@
 //! What the tests share.
 //!
+//! * `cgroup`: cgroups of a test's own, in which the program runs.
 //! * `command`: runs the program and keeps what it printed.
 //! * `family`: the IP versions, and who has which address in them.
 //! * `host`: a private host side, with an outside world, for network tests.
@@ -59,6 +60,7 @@ macro_rules! both {
 }
 
 pub(crate) mod captured;
+pub(crate) mod cgroup;
 pub(crate) mod command;
 pub(crate) mod dns;
 pub(crate) mod family;

@@ -25,6 +25,7 @@ mod icmp;
 mod ip;
 mod ipv6;
 mod link;
+pub mod script;
 mod tcp;
 
 use frames::Segment;

@@ -259,6 +259,21 @@ impl FlowTable {
         Some(entry.flow)
     }
 
+    /// All flows with a socket of their own. A UDP flow has that of its mapping.
+    pub(crate) fn sockets(&self) -> impl Iterator<Item = FlowId> {
+        self.entries.iter().filter_map(|(index, entry)| {
+            let own = match &entry.flow {
+                Flow::Tcp(_) | Flow::UdpMapping(_) | Flow::Echo(_) => true,
+                Flow::Udp(_) | Flow::Dns(_) => false,
+            };
+            let id = FlowId {
+                index: u32::try_from(index).ok()?,
+                generation: entry.generation,
+            };
+            own.then_some(id)
+        })
+    }
+
     /// When the flow's entry in the timer queue is due.
     pub(crate) fn armed(&mut self, id: FlowId) -> Option<&mut Option<Instant>> {
         self.entry_mut(id).map(|e| &mut e.armed)

@@ -193,7 +193,15 @@ impl Display for Rule {
                 write!(f, "[{net}]")?;
             }
             Target::Net(net) => net.fmt(f)?,
-            Target::Name(name) => name.fmt(f)?,
+            Target::Name(name) => {
+                let text = name.to_string();
+                f.write_str(&text)?;
+                // A name that would be read as something else.
+                let before_port = self.scope == Scope::All && self.ports.is_some();
+                if text == "any" || before_port && scope(&text).is_some() {
+                    f.write_str(".")?;
+                }
+            }
             Target::Below(name) => write!(f, "*.{name}")?,
         }
         match self.ports {
@@ -316,7 +324,7 @@ fn net(text: &str) -> Result<Option<Net>, String> {
 }
 
 fn name(text: &str) -> Result<Target, String> {
-    if text == "*" || text == "any" {
+    if text == "*" || text.eq_ignore_ascii_case("any") {
         return Ok(Target::Any);
     }
     if text.is_empty() {
@@ -344,7 +352,11 @@ fn name(text: &str) -> Result<Target, String> {
             "neither an address nor a name; a port of any address is written *:PORT".to_owned(),
         );
     }
-    let name = Name::new(name).ok_or("a part of the name is empty, or it is too long")?;
+    // One dot may stand at the end, not two.
+    let written = Some(name).filter(|name| !name.ends_with('.'));
+    let name = written
+        .and_then(Name::new)
+        .ok_or("a part of the name is empty, or it is too long")?;
     Ok(if below {
         Target::Below(name)
     } else {

@@ -18,6 +18,7 @@ use super::receiver::SCALE;
 use super::segment::{self, Segment, SynOptions, refuse};
 use super::seq::Seq;
 use super::{Phase, SILENCE, TcpFlow, initial_sequence_number, with_held};
+use crate::fault::{Fault, is_planted};
 use crate::flow::{Flow, FlowId, FlowKey, Protocol};
 use crate::host::{Close, Host};
 use crate::ip;
@@ -150,6 +151,10 @@ impl Stack {
         let iss = invitation.iss;
         match segment.ack {
             Some(ack) if ack != iss + 1 => refuse(&mut self.link, host, &key, segment),
+            Some(_) if segment.rst && is_planted(Fault::Leak) => {
+                self.flows.remove(id);
+                self.half_open -= 1;
+            }
             Some(_) if segment.rst => self.tcp_drop(id, Close::Reset, host),
             Some(_) if segment.syn => {
                 let Ok(view) = TcpPacket::new_checked(packet.payload) else {

@@ -205,8 +205,10 @@ impl Stack {
             self.tcp_segment(now, id, packet, &segment, bursts, host);
         } else if segment.syn && segment.ack.is_none() && !segment.rst && !segment.fin {
             self.tcp_open(now, key, packet, &segment, host);
-        } else {
+        } else if self.is_somebody(packet.destination) {
             refuse(&mut self.link, host, &key, &segment);
+        } else {
+            self.stats.dropped += 1;
         }
     }
 
@@ -483,6 +485,7 @@ impl Stack {
         relay.host_readable |= ready.readable | ready.read_closed;
         relay.host_writable |= ready.writable;
         relay.host_read_closed |= ready.read_closed;
+        relay.host_broken |= ready.failed;
         self.tcp_pump(now, id, host);
     }
 
@@ -573,6 +576,9 @@ impl Stack {
                     budget = budget.saturating_sub(n.max(1));
                 }
                 Io::WouldBlock => relay.host_readable = false,
+                // A kernel tells an error once: when a write was told, a read finds
+                // an end that is none.
+                Io::Closed if relay.host_failed => break,
                 Io::Closed => relay.host_finished = true,
                 Io::Failed(_) => {
                     end = true;
@@ -586,6 +592,8 @@ impl Stack {
         }
         endpoint.output(now, &key, &mut self.link, host);
         endpoint.tidy(&mut self.rings);
+        // What came before is the container's first.
+        end |= relay.host_broken && relay.host_finished && !endpoint.owed();
         if self.rings.has_refused() {
             self.stats.over_buffered += 1;
             end = true;

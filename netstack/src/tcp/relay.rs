@@ -29,6 +29,9 @@ pub(super) struct Relay {
     pub(super) host_finished: bool,
     /// The host's socket has failed.
     pub(super) host_failed: bool,
+    /// It is said to have; a call would be told only where the far end has not ended
+    /// its direction before.
+    pub(super) host_broken: bool,
     /// Both directions have ended on the container's side; what is left in the
     /// stash is for the host.
     pub(super) draining: bool,
@@ -61,6 +64,7 @@ impl Relay {
             host_read_closed: false,
             host_finished: false,
             host_failed: false,
+            host_broken: false,
             draining: false,
             host_shut: false,
             queued: false,

@@ -58,6 +58,8 @@ pub(super) struct Tcp {
     ended: bool,
     /// The connection is broken (`sk_err`).
     error: Option<HostError>,
+    /// A call has told the error, and none will again.
+    told: bool,
     /// Our direction was shut down.
     pub(super) shut: bool,
     /// A write found no room: its end is announced.
@@ -159,6 +161,7 @@ impl FakeHost {
                     ready.readable |= new.readable;
                     ready.writable |= new.writable;
                     ready.read_closed |= new.read_closed;
+                    ready.failed |= new.failed;
                     return;
                 }
             }
@@ -243,16 +246,24 @@ impl FakeHost {
         }
     }
 
-    /// The far end resets the connection, or it breaks on its way.
-    pub(super) fn far_reset(&mut self, flow: FlowId, error: HostError) {
+    /// As [`FakeHost::far_reset`]; the next call finds it before it is announced.
+    pub(super) fn far_reset_silently(&mut self, flow: FlowId, error: HostError) {
         if let Some(Socket::Tcp(tcp)) = self.open.get_mut(&flow) {
             tcp.error = Some(error);
             tcp.outgoing.clear();
+        }
+    }
+
+    /// The far end resets the connection, or it breaks on its way.
+    pub(super) fn far_reset(&mut self, flow: FlowId, error: HostError) {
+        self.far_reset_silently(flow, error);
+        if let Some(Socket::Tcp(_)) = self.open.get_mut(&flow) {
             // EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLHUP | EPOLLERR
             let broken = Readiness {
                 readable: true,
                 writable: true,
                 read_closed: true,
+                failed: true,
             };
             self.event(Duration::ZERO, Event::Ready(flow, broken));
         }
@@ -281,6 +292,7 @@ impl FakeHost {
             reads: self.reads,
             ended: false,
             error: None,
+            told: false,
             shut: false,
             wants_room: false,
             keepalive: None,
@@ -360,6 +372,7 @@ impl Host for FakeHost {
         let tcp = self.tcp(flow);
         assert!(!tcp.connecting && !tcp.shut);
         if let Some(error) = tcp.error {
+            tcp.told = true;
             return Io::Failed(error);
         }
         let room = tcp.outgoing_cap - tcp.outgoing.len();
@@ -390,7 +403,11 @@ impl Host for FakeHost {
         assert!(!tcp.connecting);
         if tcp.incoming.is_empty() {
             return match tcp.error {
-                Some(error) => Io::Failed(error),
+                Some(_) if tcp.told => Io::Closed,
+                Some(error) => {
+                    tcp.told = true;
+                    Io::Failed(error)
+                }
                 None if tcp.ended => Io::Closed,
                 None => Io::WouldBlock,
             };

@@ -35,6 +35,7 @@ mod random;
 mod tcp_close;
 mod tcp_data;
 mod tcp_invite;
+mod tcp_model;
 mod tcp_open;
 mod tcp_reassembly;
 mod tcp_recovery;

@@ -439,6 +439,29 @@ fn host_resets_in_every_phase() {
     }
 }
 
+/// A kernel tells an error once. When a write has been told, a read finds an end of stream:
+/// the container must not take it for one.
+#[test]
+fn a_reset_that_a_write_has_told_is_no_end() {
+    for link in links() {
+        let mut w = World::new(link);
+        let to = remote(1, 80);
+        let (flow, isn) = w.open_by_hand(&Segment::syn(1234, to));
+        w.host.far_write(flow, b"half of an ans");
+        w.host.far_reset_silently(flow, HostError::Reset);
+        let question = Segment::new(1234, to, ACK, 1001, isn + 1).with(b"question");
+        w.send(&question.frame());
+        w.run(Duration::from_millis(5));
+        let seen = w.take_tcp();
+        let data: Vec<u8> = seen.iter().flat_map(|tcp| tcp.payload.clone()).collect();
+        assert_eq!(data, b"half of an ans");
+        assert!(seen.iter().all(|tcp| tcp.flags & FIN == 0), "{seen:?}");
+        assert_ne!(seen.last().unwrap().flags & RST, 0);
+        assert_eq!(w.closed(flow), Some(Close::Reset));
+        w.assert_works();
+    }
+}
+
 /// A reset that does not lie in the window is ignored (RFC 5961, 3).
 #[test]
 fn blind_resets() {

@@ -302,6 +302,31 @@ fn stray_segments_are_reset() {
     w.assert_works();
 }
 
+/// RFC 1122, 3.2.1.3 and 4.2.3.10: no packet comes from a group, from an address of the
+/// loopback, or to the container from itself.
+#[test]
+fn stray_segments_to_nobody_are_dropped() {
+    let mut w = World::plain();
+    let nobody = [
+        Ipv4Addr::new(224, 0, 0, 251),
+        Ipv4Addr::new(240, 0, 0, 1),
+        Ipv4Addr::new(10, 0, 2, 255),
+        Ipv4Addr::new(0, 1, 2, 3),
+        Ipv4Addr::LOCALHOST,
+        Ipv4Addr::UNSPECIFIED,
+        Ipv4Addr::BROADCAST,
+        frames::GUEST,
+    ];
+    for to in nobody {
+        for flags in [ACK, SYN | ACK, 0, frames::FIN] {
+            w.send(&Segment::new(1234, SocketAddrV4::new(to, 80), flags, 1, 1).frame());
+            assert_eq!(w.take(), [], "{to}");
+        }
+    }
+    assert_eq!(w.stack.stats().dropped, 4 * 8);
+    w.assert_works();
+}
+
 #[test]
 fn port_is_used_again_after_the_end() {
     let mut w = World::plain();

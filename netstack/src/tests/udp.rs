@@ -185,6 +185,28 @@ fn segments_down() {
     }
 }
 
+/// What a client has sent in one packet of IPv6 is too much for one of IPv4.
+#[test]
+fn segments_down_to_the_other_version() {
+    for link in links() {
+        let mut w = World::new(link);
+        let to = SocketAddr::new(GUEST.into(), 7000);
+        let port = w.stack.publish_udp(to).unwrap();
+        w.host.bound(port);
+        let client: SocketAddr = "[2001:db8::9]:4000".parse().unwrap();
+        let data = pattern(1, 65_527);
+        w.datagram(port, client, &data, 1400);
+        let shown = SocketAddrV4::new(GATEWAY, 4000);
+        let expected: Vec<_> = data
+            .chunks(1400)
+            .map(|one| seen(shown, 7000, one))
+            .collect();
+        assert_eq!(w.take(), expected);
+        w.stack.unpublish_udp(port, &mut w.host);
+        w.assert_works();
+    }
+}
+
 #[test]
 fn host_errors_are_icmp_errors() {
     let mut w = World::plain();

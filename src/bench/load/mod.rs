@@ -18,11 +18,20 @@
 //! On a connection to the server the first byte says what it is for (`mode`);
 //! numbers are 8 bytes, little endian.
 
+mod churn;
 mod client;
+mod exchange;
+pub mod histogram;
+mod hold;
 mod latency;
+mod mix;
+mod names;
+mod pattern;
 mod server;
+mod tally;
 mod tcp;
 mod udp;
+mod work;
 
 use std::io::{self, BufRead, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -36,7 +45,10 @@ use socket2::{Domain, Socket, Type};
 use super::cases::Case;
 
 pub use client::run;
+pub use names::resolve;
 pub use server::serve;
+pub use tally::{Kind, Progress};
+pub use work::{Job, Mix, Target, Work, work};
 
 /// First byte of a connection.
 mod mode {
@@ -56,6 +68,10 @@ mod mode {
     /// Request: bytes per datagram, nanoseconds to send for. Answer: the UDP
     /// port; at the end the count of datagrams sent.
     pub(super) const UDP_DOWN: u8 = b'd';
+    /// A stream each way, both of which are checked: [`super::exchange`].
+    pub(super) const EXCHANGE: u8 = b'X';
+    /// The connection is reset.
+    pub(super) const RESET: u8 = b'R';
 }
 
 /// Bytes per read(2) and write(2) of a stream: enough for the cost of a call not
@@ -68,7 +84,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Said {
-    /// The server's ports on 127.0.0.1.
+    /// The server's ports.
     Listening {
         /// All modes.
         tcp: u16,
@@ -83,6 +99,8 @@ pub enum Said {
     Done(Outcome),
     /// Why nothing could be.
     Failed(String),
+    /// What has been done so far.
+    Progress(Progress),
 }
 
 /// What a client has measured. A field that says nothing about the case is absent.
@@ -143,6 +161,14 @@ pub enum LoadError {
     /// Everything worked, but there is no figure.
     #[error("{0}")]
     Nothing(&'static str),
+    /// Other bytes have come than were sent.
+    #[error("{way}, byte {offset} is wrong")]
+    Wrong {
+        /// In which direction.
+        way: &'static str,
+        /// The first such byte's place.
+        offset: u64,
+    },
 }
 
 fn failed(step: &'static str) -> impl Fn(io::Error) -> LoadError {

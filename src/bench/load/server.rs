@@ -6,15 +6,17 @@
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener as StdListener, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpListener as StdListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::sync::OnceLock;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mio::net::{TcpListener, TcpStream as Polled};
 use mio::{Events, Interest, Poll, Token};
+use socket2::SockRef;
 
+use super::exchange::Exchange;
 use super::{
     CHUNK, LoadError, PATIENCE, Said, failed, mode, nanoseconds, orders, read_number, receive, say,
     tcp_socket, udp,
@@ -25,33 +27,51 @@ const EVENTS: usize = 256;
 /// Connections that may wait to be accepted, as far as the system lets them.
 const BACKLOG: i32 = 4096;
 
-/// Serves on ports of 127.0.0.1 that the kernel picks, until standard input ends.
+/// Serves TCP and UDP at `at` until standard input ends; port 0 is one that the
+/// kernel picks for each.
 ///
 /// # Errors
 /// The sockets cannot be made, or `congestion_control` is not allowed.
-pub fn serve(congestion_control: Option<&str>, out: &mut dyn Write) -> Result<(), LoadError> {
-    let (listener, tcp) = listen(congestion_control)?;
-    let echo = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).map_err(failed("bind a UDP socket"))?;
-    let udp = echo
-        .local_addr()
-        .map_err(failed("look at a socket"))?
-        .port();
+pub fn serve(
+    at: SocketAddr,
+    congestion_control: Option<&str>,
+    out: &mut dyn Write,
+) -> Result<(), LoadError> {
+    let (mut server, tcp) = Server::listen(at, congestion_control)?;
+    let udp = start_echo(at)?;
     let _orders = orders()?;
-    EPOCH.get_or_init(Instant::now);
+    say(out, &Said::Listening { tcp, udp })?;
+    server.run().map_err(failed("serve"))
+}
+
+/// Serves TCP and UDP at `at` in threads, as long as this process lasts.
+pub(super) fn serve_beside(at: SocketAddr) -> Result<(), LoadError> {
+    let (mut server, _) = Server::listen(at, None)?;
+    start_echo(at)?;
+    // Whoever is to be served notices its end.
+    thread::Builder::new()
+        .spawn(move || server.run())
+        .map(drop)
+        .map_err(failed("start a thread"))
+}
+
+/// A UDP echo in a thread of its own, and its port.
+fn start_echo(at: SocketAddr) -> Result<u16, LoadError> {
+    let echo = UdpSocket::bind(at).map_err(failed("bind a UDP socket"))?;
+    let local = echo.local_addr().map_err(failed("look at a socket"))?;
     thread::Builder::new()
         .spawn(move || udp_echo(&echo))
         .map_err(failed("start a thread"))?;
-    say(out, &Said::Listening { tcp, udp })?;
-    Server::new(listener)
-        .and_then(|mut server| server.run())
-        .map_err(failed("serve"))
+    Ok(local.port())
 }
 
-fn listen(congestion_control: Option<&str>) -> Result<(StdListener, u16), LoadError> {
+fn listen(
+    at: SocketAddr,
+    congestion_control: Option<&str>,
+) -> Result<(StdListener, u16), LoadError> {
     let socket = tcp_socket(congestion_control)?;
-    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     socket
-        .bind(&any.into())
+        .bind(&at.into())
         .and_then(|()| socket.listen(BACKLOG))
         .and_then(|()| socket.set_nonblocking(true))
         .map_err(failed("listen"))?;
@@ -94,6 +114,13 @@ struct Server {
 }
 
 impl Server {
+    fn listen(at: SocketAddr, congestion_control: Option<&str>) -> Result<(Self, u16), LoadError> {
+        let (listener, port) = listen(at, congestion_control)?;
+        EPOCH.get_or_init(Instant::now);
+        let server = Self::new(listener).map_err(failed("make an event loop"))?;
+        Ok((server, port))
+    }
+
     fn new(listener: StdListener) -> io::Result<Self> {
         let poll = Poll::new()?;
         let mut listener = TcpListener::from_std(listener);
@@ -187,6 +214,10 @@ impl Connection {
                         self.stream.write_all(b"C")?;
                         return Ok(Next::Close);
                     }
+                    mode::RESET => {
+                        SockRef::from(&self.stream).set_linger(Some(Duration::ZERO))?;
+                        return Ok(Next::Close);
+                    }
                     other => return Ok(Next::Detach(other)),
                 },
                 Some(_) => self.stream.write_all(read)?,
@@ -202,6 +233,7 @@ fn detached(mut stream: TcpStream, mode: u8) -> io::Result<()> {
         mode::DOWN => give(&mut stream),
         mode::UDP_UP => udp::take(&mut stream),
         mode::UDP_DOWN => udp::give(&mut stream),
+        mode::EXCHANGE => Exchange::serve(&stream).map_err(io::Error::other),
         _ => Ok(()),
     }
 }
@@ -217,7 +249,7 @@ fn take(stream: &mut TcpStream) -> io::Result<()> {
 }
 
 fn give(stream: &mut TcpStream) -> io::Result<()> {
-    let duration = std::time::Duration::from_nanos(read_number(stream)?);
+    let duration = Duration::from_nanos(read_number(stream)?);
     let buffer = vec![0; CHUNK];
     let started = Instant::now();
     while started.elapsed() < duration {

@@ -209,7 +209,7 @@ impl Attempt {
     }
 }
 
-fn is_pending(error: &io::Error) -> bool {
+pub(super) fn is_pending(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         ErrorKind::WouldBlock | ErrorKind::NotConnected | ErrorKind::Interrupted
@@ -279,7 +279,7 @@ fn begin(
 }
 
 /// Begins to connect.
-fn dial(to: SocketAddr, congestion_control: Option<&str>) -> Result<Polled, LoadError> {
+pub(super) fn dial(to: SocketAddr, congestion_control: Option<&str>) -> Result<Polled, LoadError> {
     let socket = tcp_socket(congestion_control)?;
     socket
         .set_nonblocking(true)

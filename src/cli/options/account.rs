@@ -67,6 +67,7 @@ mod tests {
             egid: 100,
             env: Vec::new(),
             hostname: String::new(),
+            cpus: || 2,
             read: |path| match path {
                 "/etc/passwd" => {
                     b"x:x:1:1::/:\nann:x:1000:100:Ann,,,:/home/ann:/bin/zsh\n".to_vec()

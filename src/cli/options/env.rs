@@ -158,6 +158,7 @@ mod tests {
             env,
             hostname: "outside".to_owned(),
             read: |_| Vec::new(),
+            cpus: || 2,
         }
     }
 

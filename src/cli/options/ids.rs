@@ -426,6 +426,7 @@ mod tests {
             egid: 100,
             env: Vec::new(),
             hostname: String::new(),
+            cpus: || 2,
             read: |_| Vec::new(),
         }
     }

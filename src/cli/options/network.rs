@@ -11,7 +11,7 @@ use crate::error::Error;
 /// The keys of `--net=builtin:`.
 const KEYS: &str = "mtu, link, cidr, enable_ipv6, cidr6, outbound_addr, outbound_addr6, \
                     allow_host_loopback, allow_host_addresses, allow_link_local, \
-                    busy_poll";
+                    busy_poll, sandbox";
 /// The smallest packet that every IPv4 host has to take (RFC 791 section 3.1).
 const MTU_LEAST: u16 = 576;
 /// The largest that leaves room for a link header in 64 KiB.
@@ -134,6 +134,7 @@ fn set(network: &mut BuiltinNetwork, key: &str, value: &str) -> Result<(), Strin
                 .ok_or_else(|| format!("microseconds from 0 to {BUSY_POLL_MOST} are needed"))?;
             network.busy_poll = Duration::from_micros(micros);
         }
+        "sandbox" => network.sandbox = flag()?,
         _ => {
             let unknown = || format!("unknown option (known: {KEYS}, {})", budgets::KEYS);
             budgets::set(network, key, value).ok_or_else(unknown)??;
@@ -499,7 +500,8 @@ mod tests {
     #[test]
     fn keys_of_builtin() {
         let all = "builtin:mtu=1500,cidr=192.168.4.0/22,allow_host_loopback=true,\
-                   allow_host_addresses=1,allow_link_local=false,max_flows=7,busy_poll=0";
+                   allow_host_addresses=1,allow_link_local=false,max_flows=7,busy_poll=0,\
+                   sandbox=false";
         assert_eq!(
             net(all).unwrap(),
             Network::Builtin(BuiltinNetwork {
@@ -511,6 +513,7 @@ mod tests {
                 allow_link_local: false,
                 max_flows: Some(7),
                 busy_poll: Duration::ZERO,
+                sandbox: false,
                 ..BuiltinNetwork::default()
             })
         );
@@ -539,6 +542,8 @@ mod tests {
             "busy_poll=",
             "busy_poll=1001",
             "busy_poll=1ms",
+            "sandbox",
+            "sandbox=maybe",
             "link",
             "link=",
             "link=TAP",

@@ -14,6 +14,7 @@ fn host() -> Host {
         env: vec![("TERM".into(), "screen".into())],
         hostname: "outside".into(),
         read: |_| Vec::new(),
+        cpus: || 2,
     }
 }
 

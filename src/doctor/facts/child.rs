@@ -35,7 +35,7 @@ pub(super) fn in_namespaces<T: Serialize + DeserializeOwned>(
 ) -> io::Result<Said<T>> {
     let (go, say_go) = pipe_with(PipeFlags::CLOEXEC)?;
     let (answer, give_answer) = pipe_with(PipeFlags::CLOEXEC)?;
-    let child = match fork(namespaces)? {
+    let child = match fork(namespaces, None)? {
         Forked::Child => {
             drop((say_go, answer));
             exit(u8::from(serve(go, give_answer, attempt).is_err()))

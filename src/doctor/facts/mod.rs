@@ -1,6 +1,5 @@
 //! What there is on this host: one file per part.
 
-mod cgroups;
 mod child;
 mod host;
 mod ids;
@@ -8,7 +7,7 @@ mod inside;
 mod surroundings;
 mod trial;
 
-pub use cgroups::{Cgroups, Delegated, Hierarchy, V1};
+pub use crate::cgroup::{Cgroups, Delegated, Hierarchy, V1};
 pub use host::{Address, Host, Resolvers};
 pub use ids::Ids;
 pub use inside::{Inside, Tried, Tun};
@@ -56,7 +55,7 @@ pub fn gather() -> Facts {
         tun: inside::look_at_tun(),
         host: host::look(),
         landlock: crate::sys::landlock::version().map_err(code),
-        cgroups: cgroups::look(),
+        cgroups: crate::cgroup::look(),
         trials: trial::run(),
     }
 }

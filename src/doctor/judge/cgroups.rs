@@ -2,15 +2,15 @@
 
 use super::super::Finding;
 use super::super::facts::{Cgroups, Delegated, Hierarchy};
+use crate::cgroup::remedy::{self, CONTROLLERS};
 
 const PART: &str = "cgroups";
-/// What limits are made of.
-const CONTROLLERS: [&str; 5] = ["cpu", "cpuset", "io", "memory", "pids"];
 
 pub(super) fn judge(cgroups: &Cgroups, root: bool) -> Finding {
     match cgroups.hierarchy {
-        Hierarchy::None => Finding::missing(PART, "none are mounted (/proc/self/mountinfo)")
-            .remedy("as root, 'mount -t cgroup2 cgroup2 /sys/fs/cgroup'"),
+        Hierarchy::None => {
+            Finding::missing(PART, "none are mounted (/proc/self/mountinfo)").remedy(remedy::MOUNT)
+        }
         Hierarchy::V2 => v2(cgroups, root),
         Hierarchy::Hybrid => v1(cgroups, root, "v1, with v2 beside it"),
         Hierarchy::V1 => v1(cgroups, root, "v1"),
@@ -20,12 +20,12 @@ pub(super) fn judge(cgroups: &Cgroups, root: bool) -> Finding {
 fn v2(cgroups: &Cgroups, root: bool) -> Finding {
     let Some(own) = &cgroups.own else {
         return Finding::missing(PART, "v2; our own cgroup is not to be seen")
-            .remedy("start the container that this is in with a cgroup namespace of its own");
+            .remedy(remedy::NAMESPACE);
     };
     let own = own.display();
     let Some(Delegated { dir, controllers }) = &cgroups.delegated else {
         let found = format!("v2, own cgroup {own}; neither it nor one above is delegated to you");
-        return Finding::missing(PART, found).remedy(delegate(cgroups, root));
+        return Finding::missing(PART, found).remedy(remedy::delegate(cgroups, root));
     };
     let missing: Vec<&str> = CONTROLLERS
         .into_iter()
@@ -44,62 +44,7 @@ fn v2(cgroups: &Cgroups, root: bool) -> Finding {
         return Finding::ok(PART, found);
     }
     Finding::limited(PART, format!("{found}; without {}", missing.join(", "))).remedy(
-        if cgroups.systemd && !root {
-            drop_in("user@.service")
-        } else {
-            enable(dir.parent().unwrap_or(dir), &missing)
-        },
-    )
-}
-
-/// How the user gets a part of the tree.
-fn delegate(cgroups: &Cgroups, root: bool) -> String {
-    let service = cgroups.own.as_ref().and_then(|own| {
-        own.components()
-            .filter_map(|part| part.as_os_str().to_str())
-            .find(|name| name.ends_with(".service") && !name.starts_with("user@"))
-    });
-    if root {
-        return "have /sys/fs/cgroup mounted read-write where the container that this is in is \
-                started (podman: --security-opt unmask=/sys/fs/cgroup)"
-            .to_owned();
-    }
-    if !cgroups.systemd {
-        return "as root, make a cgroup below /sys/fs/cgroup, give it, its cgroup.procs and its \
-                cgroup.subtree_control to the user with chown(1), and start the user's shell in a \
-                cgroup below it"
-            .to_owned();
-    }
-    match service {
-        Some(service) => drop_in(service),
-        None => format!(
-            "start it by 'systemd-run --user --scope -p Delegate=yes crun-lite ...'; for all \
-             controllers, {}",
-            drop_in("user@.service")
-        ),
-    }
-}
-
-/// systemd.resource-control(5)
-fn drop_in(unit: &str) -> String {
-    format!(
-        "as root, '[Service]' and 'Delegate={}' in /etc/systemd/system/{unit}.d/delegate.conf, \
-         then 'systemctl daemon-reload' and {}",
-        CONTROLLERS.join(" "),
-        if unit == "user@.service" {
-            "a new login".to_owned()
-        } else {
-            format!("'systemctl restart {unit}'")
-        }
-    )
-}
-
-fn enable(parent: &std::path::Path, missing: &[&str]) -> String {
-    let words: Vec<String> = missing.iter().map(|name| format!("+{name}")).collect();
-    format!(
-        "as root, 'echo {} > {}/cgroup.subtree_control', where cgroup.controllers has them",
-        words.join(" "),
-        parent.display()
+        remedy::pass_on(cgroups, root, dir.parent().unwrap_or(dir), &missing),
     )
 }
 
@@ -128,12 +73,7 @@ fn v1(cgroups: &Cgroups, root: bool, version: &str) -> Finding {
         "{version}; {}{own} cannot be divided by you",
         names(&others)
     );
-    let remedy = if root {
-        "have the cgroups mounted read-write where the container that this is in is started"
-    } else {
-        "v1 is not made to be delegated: as root, boot with 'systemd.unified_cgroup_hierarchy=1' \
-         (without systemd: 'cgroup_no_v1=all') for v2"
-    };
+    let remedy = remedy::v1(root);
     if ours.is_empty() {
         Finding::missing(PART, found).remedy(remedy)
     } else {
@@ -152,6 +92,7 @@ mod tests {
         Cgroups {
             hierarchy: Hierarchy::V2,
             own: Some(own.into()),
+            handed_over: false,
             delegated: delegated.map(|(dir, controllers)| Delegated {
                 dir: dir.into(),
                 controllers: controllers.iter().map(|&name| name.to_owned()).collect(),
@@ -222,6 +163,7 @@ mod tests {
         let old = |hierarchy, writable: [bool; 2]| Cgroups {
             hierarchy,
             own: None,
+            handed_over: false,
             delegated: None,
             v1: ["memory", "blkio", "devices"]
                 .into_iter()

@@ -12,7 +12,7 @@ pub(super) fn filters(inside: Result<&Inside, &str>) -> Finding {
         Ok(Err(errno)) => Finding::missing(PART, format!("seccomp(2): {}", os(errno)))
             .remedy(
                 "a kernel with CONFIG_SECCOMP_FILTER is needed; or run with --security-opt \
-                 seccomp=unconfined, and without that wall",
+                 seccomp=unconfined and --net=builtin:sandbox=false, and without these walls",
             )
             .stops(Stops::Run),
         Err(why) => {
@@ -21,10 +21,12 @@ pub(super) fn filters(inside: Result<&Inside, &str>) -> Finding {
     }
 }
 
-/// Landlock, which no run needs.
+/// Landlock: second walls around the container and around the process that runs the
+/// network, which runs do without where there is none.
 pub(super) fn landlock(version: Result<u32, i32>) -> Finding {
     const PART: &str = "Landlock";
-    const UNNEEDED: &str = "nothing of crun-lite depends on it";
+    const UNNEEDED: &str = "a second wall around the container and around the process that runs \
+                            its network, which runs do without";
     match version {
         Ok(version) => Finding::ok(PART, format!("ABI version {version}; {UNNEEDED}")),
         Err(libc::EOPNOTSUPP) => Finding::missing(

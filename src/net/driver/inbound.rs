@@ -50,7 +50,7 @@ impl Driver {
         };
         if self
             .host
-            .add_published(flow, listener.into_socket())
+            .add_published(flow, listener.into_socket(), port.at)
             .is_err()
         {
             self.stack.unpublish_udp(flow, &mut self.host);

@@ -22,9 +22,9 @@ use mio::event::Event;
 use netstack::LinkConfig;
 use rustix::io::Errno;
 
-use super::netlink::Netlink;
 use crate::config::{BuiltinNetwork, LinkChoice};
 use crate::error::{Error, StepFailure};
+use crate::sys::netlink::Netlink;
 use crate::sys::packet::Rings;
 
 pub(super) use frames::Receiver;

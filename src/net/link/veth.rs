@@ -34,9 +34,9 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use super::super::netlink::{LinkChange, Netlink};
 use super::NAME;
 use crate::error::StepFailure;
+use crate::sys::netlink::{LinkChange, Netlink};
 use crate::sys::netns;
 use crate::sys::packet::{self, RINGS};
 

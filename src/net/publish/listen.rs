@@ -45,6 +45,31 @@ impl Listener {
     pub(crate) fn into_socket(self) -> Socket {
         self.socket
     }
+
+    /// One that another process has bound.
+    pub fn from_parts(
+        transport: Transport,
+        host: SocketAddr,
+        container_port: u16,
+        socket: OwnedFd,
+    ) -> Self {
+        Self {
+            socket: socket.into(),
+            transport,
+            host,
+            container_port,
+        }
+    }
+
+    /// The reverse of [`Listener::from_parts`].
+    pub fn into_parts(self) -> (Transport, SocketAddr, u16, OwnedFd) {
+        (
+            self.transport,
+            self.host,
+            self.container_port,
+            self.socket.into(),
+        )
+    }
 }
 
 /// Binds all that `publish` asks for. A socket of `inherited` that is bound where

@@ -20,7 +20,6 @@ use std::time::Duration;
 use mio::event::Event;
 use netstack::{FlowInfo, Instant, Protocol};
 use rustix::io::Errno;
-use rustix::net::RecvFlags;
 use rustix::pipe::{
     PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice,
 };
@@ -298,8 +297,7 @@ fn transfer(
 /// pipe.
 fn copy(from: &Socket, to: &Pipe) -> Result<usize, Errno> {
     let mut buffer = [0; PLACE];
-    let (_, count) =
-        rustix::io::retry_on_intr(|| rustix::net::recv(from, &mut buffer[..], RecvFlags::empty()))?;
+    let count = rustix::io::retry_on_intr(|| rustix::io::read(from, &mut buffer[..]))?;
     let mut rest = buffer.get(..count).unwrap_or_default();
     while !rest.is_empty() {
         // It fits into one place.

@@ -7,13 +7,18 @@ use crate::sys::seccomp::Instruction;
 pub(super) const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
 pub(super) const JUMP: u16 = 0x05; // BPF_JMP | BPF_JA
 pub(super) const JUMP_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
+pub(super) const JUMP_ABOVE: u16 = 0x25; // BPF_JMP | BPF_JGT | BPF_K
 pub(super) const JUMP_AT_LEAST: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K
 pub(super) const JUMP_ANY_BIT: u16 = 0x45; // BPF_JMP | BPF_JSET | BPF_K
+pub(super) const AND: u16 = 0x54; // BPF_ALU | BPF_AND | BPF_K
 pub(super) const RETURN: u16 = 0x06; // BPF_RET | BPF_K
 
 // What a filter returns.
 pub(super) const RET_ALLOW: u32 = 0x7fff_0000; // SECCOMP_RET_ALLOW
 pub(super) const RET_ERRNO: u32 = 0x0005_0000; // SECCOMP_RET_ERRNO
+pub(super) const RET_LOG: u32 = 0x7ffc_0000; // SECCOMP_RET_LOG
+pub(super) const RET_TRAP: u32 = 0x0003_0000; // SECCOMP_RET_TRAP
+pub(super) const RET_KILL_THREAD: u32 = 0; // SECCOMP_RET_KILL_THREAD
 pub(super) const RET_KILL_PROCESS: u32 = 0x8000_0000; // SECCOMP_RET_KILL_PROCESS
 
 // Offsets in struct seccomp_data.
@@ -36,12 +41,27 @@ pub(super) fn low_half(argument: u8) -> u32 {
     ARGUMENTS + 8 * u32::from(argument)
 }
 
+/// Offset of the high half.
+pub(super) fn high_half(argument: u8) -> u32 {
+    low_half(argument) + 4
+}
+
 /// A whole filter. Each range reaches to the start of the next, the last to
 /// the end; the first starts at 0. Rules for capabilities other than these
 /// are left out.
 pub(super) fn assemble(ranges: &[(u32, Decision)], capabilities: u64) -> Vec<Instruction> {
+    assemble_with(ranges, &|code, decision| {
+        code.decide(*decision, capabilities)
+    })
+}
+
+/// How a decision is written.
+pub(super) type Write<'a, D> = &'a dyn Fn(&mut Backwards, &D) -> Target;
+
+/// The same for decisions of any kind.
+pub(super) fn assemble_with<D>(ranges: &[(u32, D)], write: Write<'_, D>) -> Vec<Instruction> {
     let mut code = Backwards::default();
-    let search = code.search(ranges, capabilities);
+    let search = code.search(ranges, write);
     code.enter(search);
     let mut code = code.written;
     code.extend([
@@ -59,7 +79,7 @@ pub(super) fn assemble(ranges: &[(u32, Decision)], capabilities: u64) -> Vec<Ins
 /// and compiles every instruction at the start of every container, so results
 /// are shared as far as a jump reaches.
 #[derive(Default)]
-struct Backwards {
+pub(super) struct Backwards {
     written: Vec<Instruction>,
     /// Where each result was last written.
     returns: Vec<(u32, usize)>,
@@ -67,7 +87,7 @@ struct Backwards {
 
 /// Where to go on.
 #[derive(Clone, Copy)]
-enum Target {
+pub(super) enum Target {
     /// At the instruction written at this place.
     At(usize),
     /// At any that returns this.
@@ -76,15 +96,15 @@ enum Target {
 
 impl Backwards {
     /// Writes the search through `ranges`.
-    fn search(&mut self, ranges: &[(u32, Decision)], capabilities: u64) -> Target {
+    fn search<D>(&mut self, ranges: &[(u32, D)], write: Write<'_, D>) -> Target {
         match ranges {
             [] => Target::Return(RET_KILL_PROCESS),
-            [(_, decision)] => self.decide(*decision, capabilities),
+            [(_, decision)] => write(self, decision),
             _ => {
                 let (below, above) = ranges.split_at(ranges.len() / 2);
                 let first_above = above.first().map_or(0, |(first, _)| *first);
-                let above = self.search(above, capabilities);
-                let below = self.search(below, capabilities);
+                let above = self.search(above, write);
+                let below = self.search(below, write);
                 self.choose(JUMP_AT_LEAST, first_above, above, below)
             }
         }
@@ -110,8 +130,13 @@ impl Backwards {
         let result = rule
             .fail
             .map_or(RET_ALLOW, |errno| RET_ERRNO | u32::from(errno));
-        let mut then = Target::Return(result);
-        for condition in rule.when.iter().rev() {
+        self.guard(&rule.when, Target::Return(result), rest)
+    }
+
+    /// `then` if all conditions hold, else `rest`.
+    pub(super) fn guard(&mut self, when: &[Condition], then: Target, rest: Target) -> Target {
+        let mut then = then;
+        for condition in when.iter().rev() {
             let (argument, comparison) = match *condition {
                 Condition::Always => continue,
                 Condition::Is(argument, value) => {
@@ -128,7 +153,7 @@ impl Backwards {
     }
 
     /// `yes` if the comparison holds, else `no`.
-    fn choose(&mut self, comparison: u16, k: u32, yes: Target, no: Target) -> Target {
+    pub(super) fn choose(&mut self, comparison: u16, k: u32, yes: Target, no: Target) -> Target {
         // Each may add an instruction that takes the other out of reach.
         let (mut yes, mut no) = (yes, no);
         loop {
@@ -168,7 +193,7 @@ impl Backwards {
     }
 
     /// Makes `target` what follows the next instruction.
-    fn enter(&mut self, target: Target) {
+    pub(super) fn enter(&mut self, target: Target) {
         match target {
             Target::At(place) if place + 1 == self.written.len() => {}
             Target::At(place) => {
@@ -187,13 +212,13 @@ impl Backwards {
         self.push(ret(value))
     }
 
-    fn push(&mut self, instruction: Instruction) -> Target {
+    pub(super) fn push(&mut self, instruction: Instruction) -> Target {
         self.written.push(instruction);
         Target::At(self.written.len() - 1)
     }
 }
 
-fn load(offset: u32) -> Instruction {
+pub(super) fn load(offset: u32) -> Instruction {
     instruction(LOAD, 0, 0, offset)
 }
 
@@ -201,7 +226,7 @@ fn ret(value: u32) -> Instruction {
     instruction(RETURN, 0, 0, value)
 }
 
-fn instruction(code: u16, jump_true: u8, jump_false: u8, k: u32) -> Instruction {
+pub(super) fn instruction(code: u16, jump_true: u8, jump_false: u8, k: u32) -> Instruction {
     Instruction {
         code,
         jump_true,

@@ -1,4 +1,5 @@
-//! The command's system-call filter: our own profile, compiled to classic BPF.
+//! The command's system-call filter: our own profile, compiled to classic BPF, or
+//! that of a file ([`mod@file`]).
 //!
 //! # Theory of operation
 //!
@@ -25,6 +26,9 @@
 //! above all others, and fail with `ENOSYS`.
 
 mod bpf;
+mod compare;
+mod errno;
+pub mod file;
 mod profile;
 
 use crate::sys::seccomp::Instruction;
@@ -82,6 +86,31 @@ pub(crate) fn compile(capabilities: u64) -> Vec<Instruction> {
     push(next, UNKNOWN);
     push(SKIPPED, Decision::Allow);
     bpf::assemble(&ranges, capabilities)
+}
+
+/// Ways in which a call is allowed, each a list of conditions that must all hold.
+pub(crate) type Ways = Vec<Vec<Condition>>;
+
+/// Compiles a list of calls, in the order of their numbers, each with the ways in
+/// which it is allowed. Everything else kills the process.
+pub(crate) fn compile_list(list: &[(u32, Ways)]) -> Vec<Instruction> {
+    const ALLOW: bpf::Target = bpf::Target::Return(bpf::RET_ALLOW);
+    const KILL: bpf::Target = bpf::Target::Return(bpf::RET_KILL_PROCESS);
+    let mut ranges = vec![(0, Ways::new())];
+    for (number, ways) in list {
+        // Between two calls there is a range of those that are not on the list.
+        if ranges.last().is_some_and(|(first, _)| first == number) {
+            ranges.pop();
+        }
+        ranges.push((*number, ways.clone()));
+        ranges.push((number.saturating_add(1), Ways::new()));
+    }
+    ranges.push((SKIPPED, vec![Vec::new()]));
+    bpf::assemble_with(&ranges, &|code, ways: &Ways| {
+        ways.iter()
+            .rev()
+            .fold(KILL, |rest, way| code.guard(way, ALLOW, rest))
+    })
 }
 
 /// What is done about a call that the profile does not name.

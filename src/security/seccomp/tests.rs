@@ -1,8 +1,8 @@
 use std::collections::BTreeMap;
 
 use super::bpf::{
-    ARCH, JUMP, JUMP_ANY_BIT, JUMP_AT_LEAST, JUMP_EQUAL, LOAD, NATIVE, NUMBER, RET_ALLOW,
-    RET_ERRNO, RET_KILL_PROCESS, RETURN, low_half,
+    AND, ARCH, JUMP, JUMP_ABOVE, JUMP_ANY_BIT, JUMP_AT_LEAST, JUMP_EQUAL, LOAD, NATIVE, NUMBER,
+    RET_ALLOW, RET_ERRNO, RET_KILL_PROCESS, RETURN, low_half,
 };
 use super::profile::{
     EAFNOSUPPORT, ENOSYS, EPERM, EPROTONOSUPPORT, GROUPS, NEW_NAMESPACES, TIOCLINUX_LOW,
@@ -13,15 +13,15 @@ use crate::security::caps;
 
 /// What the kernel gives a filter (linux/seccomp.h).
 #[derive(Clone, Copy)]
-struct Call {
-    arch: u32,
-    number: u32,
-    arguments: [u64; 6],
+pub(super) struct Call {
+    pub(super) arch: u32,
+    pub(super) number: u32,
+    pub(super) arguments: [u64; 6],
 }
 
 /// Runs a filter as the kernel does: panics where its verifier would refuse.
 /// Returns the result and the number of instructions executed.
-fn run(filter: &[Instruction], call: &Call) -> (u32, usize) {
+pub(super) fn run(filter: &[Instruction], call: &Call) -> (u32, usize) {
     let mut accumulator = 0;
     let mut at = 0;
     for executed in 1.. {
@@ -37,10 +37,12 @@ fn run(filter: &[Instruction], call: &Call) -> (u32, usize) {
             LOAD if k == NUMBER => accumulator = call.number,
             LOAD if k == ARCH => accumulator = call.arch,
             LOAD => {
-                let (argument, high) = ((k as usize - 16) / 8, (k - 16) % 8);
-                assert_eq!(high, 0, "loads low halves only");
-                accumulator = (call.arguments[argument] & 0xffff_ffff) as u32;
+                let (argument, offset) = ((k as usize - 16) / 8, (k - 16) % 8);
+                assert!([0, 4].contains(&offset), "{k}");
+                accumulator = (call.arguments[argument] >> (8 * offset) & 0xffff_ffff) as u32;
             }
+            AND => accumulator &= k,
+            JUMP_ABOVE => jump(accumulator > k),
             JUMP => at += k as usize,
             JUMP_EQUAL => jump(accumulator == k),
             JUMP_AT_LEAST => jump(accumulator >= k),
@@ -52,7 +54,7 @@ fn run(filter: &[Instruction], call: &Call) -> (u32, usize) {
     unreachable!()
 }
 
-fn result_of(filter: &[Instruction], number: libc::c_long, arguments: [u64; 6]) -> u32 {
+pub(super) fn result_of(filter: &[Instruction], number: libc::c_long, arguments: [u64; 6]) -> u32 {
     run(
         filter,
         &Call {
@@ -64,7 +66,7 @@ fn result_of(filter: &[Instruction], number: libc::c_long, arguments: [u64; 6]) 
     .0
 }
 
-fn fail(errno: u16) -> u32 {
+pub(super) fn fail(errno: u16) -> u32 {
     RET_ERRNO | u32::from(errno)
 }
 
@@ -149,8 +151,12 @@ fn the_filter_is_short_and_shallow() {
             );
         }
     }
-    // Jumps stay inside, which the kernel would refuse to load otherwise.
+    // Jumps stay inside, which the kernel would refuse to load otherwise; and of
+    // arguments only low halves are looked at (CVE-2019-10063).
     let filter = compile(caps::DEFAULT);
+    assert!(filter.iter().all(|instruction| instruction.code != LOAD
+        || [NUMBER, ARCH].contains(&instruction.k)
+        || instruction.k % 8 == 0));
     for (at, instruction) in filter.iter().enumerate() {
         let furthest = match instruction.code {
             JUMP => instruction.k as usize,

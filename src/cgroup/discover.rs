@@ -1,13 +1,4 @@
-//! Control groups: which version, where we are, and what is ours to divide.
-//!
-//! # Theory of operation
-//!
-//! In cgroup v2 a part of the tree is delegated to a user by making its directory,
-//! `cgroup.procs` and `cgroup.subtree_control` the user's (cgroups(7), "Delegation").
-//! To put a process into a limited cgroup below such a directory one must be able to
-//! write to that of the two cgroups' common ancestor, so the topmost ancestor of our
-//! own cgroup that is ours is the one that counts. In v1 each controller has a tree of
-//! its own.
+//! Which version, where we are, and what is ours to divide.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -54,6 +45,8 @@ pub struct Cgroups {
     pub hierarchy: Hierarchy,
     /// Our own cgroup's directory in v2, where it can be seen.
     pub own: Option<PathBuf>,
+    /// systemd has handed our own cgroup over as a whole (`Delegate=yes`).
+    pub handed_over: bool,
     /// What of v2 is ours.
     pub delegated: Option<Delegated>,
     /// The controllers of v1.
@@ -71,7 +64,8 @@ struct Places {
     v1: Vec<(String, PathBuf)>,
 }
 
-pub(super) fn look() -> Cgroups {
+/// Looks; changes nothing.
+pub fn look() -> Cgroups {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let places = places(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup"));
     let hierarchy = match (&places.v2, places.v1.is_empty()) {
@@ -84,6 +78,7 @@ pub(super) fn look() -> Cgroups {
     let own = own.flatten();
     Cgroups {
         hierarchy,
+        handed_over: own.as_deref().is_some_and(is_handed_over),
         delegated: top
             .zip(own.as_ref())
             .and_then(|(top, own)| delegated(&top, own)),
@@ -104,6 +99,12 @@ pub(super) fn look() -> Cgroups {
 
 fn may_write(path: &Path) -> bool {
     access(path, Access::WRITE_OK).is_ok()
+}
+
+/// How systemd marks what it leaves alone (its "Control Group APIs and Delegation").
+fn is_handed_over(dir: &Path) -> bool {
+    let mut value = [0; 1];
+    rustix::fs::getxattr(dir, "user.delegate", &mut value) == Ok(1) && value == *b"1"
 }
 
 /// The topmost cgroup from `own` up to `top` that is ours.

@@ -6,9 +6,7 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::net::netlink::SocketAddrNetlink;
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, send, socket_with,
-};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
 
 // `linux/netlink.h`, `linux/rtnetlink.h`, `linux/if_link.h`, `linux/if_addr.h`
 const NLMSG_ERROR: u16 = 2;
@@ -132,10 +130,9 @@ impl Netlink {
         let length = u32::try_from(request.0.len()).unwrap_or(u32::MAX);
         request.0[..4].copy_from_slice(&length.to_ne_bytes());
         request.0[8..12].copy_from_slice(&sequence);
-        send(&self.fd, &request.0, SendFlags::empty())?;
+        rustix::io::write(&self.fd, &request.0)?;
         loop {
-            let (_, n) = recv(&self.fd, &mut *answer, RecvFlags::empty())?;
-            let n = n.min(answer.len());
+            let n = rustix::io::read(&self.fd, &mut *answer)?;
             let truncated = || io::Error::from_raw_os_error(libc::EBADMSG);
             let header = answer.get(..HEADER_LEN.min(n)).ok_or_else(truncated)?;
             if header.len() < HEADER_LEN {

@@ -1,0 +1,6 @@
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(
+    init: netmodel::plant(),
+    |bytes: &[u8]| netmodel::targets::udp(bytes)
+);
