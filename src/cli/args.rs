@@ -292,6 +292,10 @@ pub(super) struct RunArgs {
     /// [default: true]
     #[arg(long, help_heading = "Files")]
     pub read_only_tmpfs: Option<bool>,
+    #[allow(
+        rustdoc::broken_intra_doc_links,
+        reason = "the help text of an option, not a link"
+    )]
     /// Show a host path in the container, with everything mounted below it. SRC
     /// begins with /, ./ or ../; OPTIONS are ro, rw, [no]exec, [no]suid, [no]dev, bind,
     /// rbind, z, Z, [r]private, [r]slave (what the host mounts below it later shows),
@@ -308,6 +312,10 @@ pub(super) struct RunArgs {
     /// [,tmpfs-mode=OCTAL][,ro] and the options of --tmpfs
     #[arg(long, value_name = "type=TYPE,KEY=VALUE,...", help_heading = "Files")]
     pub mount: Vec<OsString>,
+    #[allow(
+        rustdoc::broken_intra_doc_links,
+        reason = "the help text of an option, not a link"
+    )]
     /// Mount a fresh tmpfs. OPTIONS are size=BYTES[k|m|g], mode=OCTAL, uid=UID, gid=GID,
     /// nr_inodes=N, ro, rw, [no]exec, [no]suid, [no]dev, noatime, tmpcopyup (begin with
     /// a copy of what is there), notmpcopyup [default: rw,noexec,nosuid,nodev,mode=1777]

@@ -6,9 +6,10 @@
 //! [keeper](crate::keeper).
 
 mod duties;
+mod idmapped;
 
 use std::fs;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -34,7 +35,6 @@ use crate::control::{Answer, Counter, Flow, Port, Request, Server};
 use crate::error::Error;
 use crate::keeper::Keeper;
 use crate::net::{self, Capture, Driver, Listener, NetLog};
-use crate::ns::holder;
 use crate::ns::idmap::{self, Maps};
 use crate::ns::modes::{self, Choice};
 use crate::plan::{self, EtcFiles, FileKind, MountFlags, Plan, RootSource, Step};
@@ -189,7 +189,7 @@ fn carry_out(
     // Before the container, so that it is dropped after it.
     let cgroup = plan.cgroup.as_ref().map(Cgroup::make).transpose()?;
     let network_of = set_up(Some(network));
-    inherited.mounts = idmapped_mounts(plan)?;
+    inherited.mounts = idmapped::mounts(plan)?;
     let mut prepared = container::spawn(plan, io_of(spec), network_of, cgroup.as_ref(), inherited)?;
     // While init is at work, which would be waited for anyway.
     let started = duties::start(&mut prepared, logs, cgroup)?;
@@ -345,7 +345,7 @@ fn share(poll: &Poll) -> Result<Registry, Error> {
 fn alone(spec: &RunSpec, plan: &Plan, mut inherited: Inherited) -> Result<u8, Error> {
     // Before the container, so that it is dropped after it.
     let cgroup = plan.cgroup.as_ref().map(Cgroup::make).transpose()?;
-    inherited.mounts = idmapped_mounts(plan)?;
+    inherited.mounts = idmapped::mounts(plan)?;
     let mut prepared =
         container::spawn(plan, io_of(spec), set_up(None), cgroup.as_ref(), inherited)?;
     let mut poll = new_poll()?;
@@ -381,34 +381,6 @@ fn end_within(
             return Ok(None);
         }
     }
-}
-
-/// The volumes whose ids are mapped, by where they are to be.
-fn idmapped_mounts(plan: &Plan) -> Result<Vec<(PathBuf, OwnedFd)>, Error> {
-    let mut mounts = Vec::new();
-    let mut user_namespace = None;
-    for step in &plan.steps {
-        let Step::Bind {
-            source,
-            target,
-            flags,
-            idmap: true,
-            ..
-        } = step
-        else {
-            continue;
-        };
-        let user_namespace = match &user_namespace {
-            Some(made) => made,
-            None => user_namespace.insert(holder::user_namespace(&Maps {
-                uid: plan.uid_map.clone(),
-                gid: plan.gid_map.clone(),
-            })?),
-        };
-        let mount = crate::fs::idmapped::copy(source, *flags, user_namespace.as_fd())?;
-        mounts.push((target.clone(), mount));
-    }
-    Ok(mounts)
 }
 
 /// Takes the container's name: the one given, or our process id. That may be another's,
