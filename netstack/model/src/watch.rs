@@ -240,7 +240,8 @@ impl Watch {
         let at = |at: usize| IpAddr::from(<[u8; 16]>::try_from(&packet[at..at + 16]).unwrap());
         let (source, destination) = (at(8), at(24));
         let ours = packet[24..32] == self.network6;
-        let link_local = packet[24..26] == [0xfe, 0x80];
+        // RFC 4291, section 2.4: fe80::/10, which is how Linux takes it, too.
+        let link_local = packet[24] == 0xfe && packet[25] & 0xc0 == 0x80;
         let all_nodes = packet[24..26] == [0xff, 2];
         assert!(
             ours || link_local || all_nodes && packet[6] == ICMPV6,
