@@ -8,10 +8,8 @@ use std::time::{Duration, Instant};
 use socket2::SockRef;
 
 use super::tally::{Kind, Tally};
-use super::{LoadError, failed, mode, tcp_socket};
+use super::{LoadError, PATIENCE_UNDER_LOAD, connect, failed, mode, tcp_socket};
 
-/// How long each step may take.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// A port that nobody listens on (discard).
 const NOBODY: u16 = 9;
 
@@ -43,36 +41,23 @@ pub(super) const SERVED: [Ending; 6] = [
     Ending::ClientResets,
     Ending::ServerResets,
 ];
-/// Those, and the one where there is no server at all.
-pub(super) const ALL: [Ending; 7] = [
-    Ending::Client,
-    Ending::Server,
-    Ending::Both,
-    Ending::Half,
-    Ending::ClientResets,
-    Ending::ServerResets,
-    Ending::Refused,
-];
+
+/// Those, and where `refused` the one where there is no server at all.
+pub(super) fn endings(refused: bool) -> impl Iterator<Item = Ending> + Clone {
+    SERVED.into_iter().chain(refused.then_some(Ending::Refused))
+}
 
 /// One connection from its beginning to its end.
 pub(super) fn cycle(to: SocketAddr, ending: Ending) -> Result<(), LoadError> {
-    let socket = tcp_socket(None)?;
     if ending == Ending::Refused {
         let nobody = SocketAddr::new(to.ip(), NOBODY);
-        return match socket.connect_timeout(&nobody.into(), PATIENCE) {
+        return match tcp_socket(None)?.connect_timeout(&nobody.into(), PATIENCE_UNDER_LOAD) {
             Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(()),
             Err(error) => Err(failed("be refused")(error)),
             Ok(()) => Err(LoadError::Nothing("there is a connection to nobody")),
         };
     }
-    socket
-        .connect_timeout(&to.into(), PATIENCE)
-        .map_err(failed("connect"))?;
-    let stream = TcpStream::from(socket);
-    stream
-        .set_read_timeout(Some(PATIENCE))
-        .map_err(failed("set a time-out"))?;
-    use_and_close(stream, ending).map_err(failed(step(ending)))
+    use_and_close(connect(to)?, ending).map_err(failed(step(ending)))
 }
 
 /// What is said to have failed.

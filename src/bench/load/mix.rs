@@ -1,13 +1,13 @@
 //! Everything at once, at a pace that leaves the machine usable.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use super::exchange::Exchange;
 use super::tally::{Kind, Pace, Tally};
 use super::work::{Mix, Target};
-use super::{LoadError, churn, failed, mode, names, tcp_socket};
+use super::{LoadError, churn, connect, failed, mode, names};
 
 /// A stream is over after about so long, and another begins.
 const STREAM_SECONDS: u64 = 2;
@@ -23,7 +23,6 @@ const UDP_FLOWS: u32 = 5;
 /// How long before a datagram is sent again, and how often it is sent.
 const AGAIN: Duration = Duration::from_secs(2);
 const ATTEMPTS: u32 = 4;
-const PATIENCE: Duration = Duration::from_secs(60);
 /// Payload of datagrams, bytes: the number, and more in turn.
 const SIZES: [usize; 4] = [8, 100, 512, 1400];
 
@@ -75,19 +74,6 @@ fn streams(to: SocketAddr, number: u64, up: bool, rate: u64, tally: &Tally) {
     }
 }
 
-/// A connection to a server of ours.
-pub(super) fn connect(to: SocketAddr) -> Result<TcpStream, LoadError> {
-    let socket = tcp_socket(None)?;
-    socket
-        .connect_timeout(&to.into(), PATIENCE)
-        .map_err(failed("connect"))?;
-    let stream = TcpStream::from(socket);
-    stream
-        .set_read_timeout(Some(PATIENCE))
-        .map_err(failed("set a time-out"))?;
-    Ok(stream)
-}
-
 /// Numbers there and back, over one connection as long as it goes.
 fn tcp_requests(to: SocketAddr, tally: &Tally) {
     let mut pace = Pace::per_second(REQUESTS, 1);
@@ -130,14 +116,13 @@ fn right(is: bool) -> Result<(), LoadError> {
 }
 
 fn connections(to: &[SocketAddr], refused: bool, tally: &Tally) {
-    let endings: &[churn::Ending] = if refused { &churn::ALL } else { &churn::SERVED };
     let mut pace = Pace::per_second(CONNECTIONS, 2);
-    for (to, ending) in to.iter().cycle().zip(endings.iter().cycle()) {
+    for (to, ending) in to.iter().cycle().zip(churn::endings(refused).cycle()) {
         if !pace.wait(tally) {
             return;
         }
         let began = Instant::now();
-        tally.outcome(Kind::Connections, began, churn::cycle(*to, *ending));
+        tally.outcome(Kind::Connections, began, churn::cycle(*to, ending));
     }
 }
 

@@ -79,6 +79,8 @@ mod mode {
 const CHUNK: usize = 128 * 1024;
 /// How long an answer may take that ought to take no time.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The same where everything is at work at once.
+const PATIENCE_UNDER_LOAD: Duration = Duration::from_secs(60);
 
 /// A line on the standard output of a server or client.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -218,6 +220,19 @@ fn tcp_socket(congestion_control: Option<&str>) -> Result<Socket, LoadError> {
             .map_err(failed("set TCP_CONGESTION"))?;
     }
     Ok(socket)
+}
+
+/// A connection to a server of ours that may have much to do.
+fn connect(to: SocketAddr) -> Result<TcpStream, LoadError> {
+    let socket = tcp_socket(None)?;
+    socket
+        .connect_timeout(&to.into(), PATIENCE_UNDER_LOAD)
+        .map_err(failed("connect"))?;
+    let stream = TcpStream::from(socket);
+    stream
+        .set_read_timeout(Some(PATIENCE_UNDER_LOAD))
+        .map_err(failed("set a time-out"))?;
+    Ok(stream)
 }
 
 /// A stream that has been read to its end.

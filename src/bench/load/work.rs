@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::exchange::Exchange;
 use super::tally::{Kind, Tally};
-use super::{LoadError, Said, churn, failed, hold, mix, orders, say, server};
+use super::{LoadError, Said, churn, connect, failed, hold, mix, orders, say, server};
 
 /// Where the servers are, as they are reached from here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -163,7 +163,7 @@ fn parts<'a>(work: &'a Work, left: &'a AtomicU64, tally: &'a Tally) -> Vec<Part<
                         rate: 0,
                     };
                     let began = Instant::now();
-                    let result = mix::connect(*to)
+                    let result = connect(*to)
                         .and_then(|stream| exchange.run(stream, &|up, down| tally.moved(up, down)));
                     tally.outcome(Kind::Streams, began, result);
                 })
