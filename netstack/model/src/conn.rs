@@ -18,9 +18,10 @@
 
 use std::net::SocketAddr;
 
-use hostile::frames::{ACK, FIN, RST, SYN};
+use hostile::frames::{ACK, FIN, RST, SYN, URG};
 use netstack::FlowId;
 
+use crate::frame::Tcp;
 use crate::stream::Stream;
 
 /// A segment, either way.
@@ -93,6 +94,19 @@ pub struct Conn {
 }
 
 impl Conn {
+    /// The header of a segment of the container in which it says this.
+    pub fn header(&self, said: &Said) -> Tcp {
+        Tcp {
+            port: self.container.port(),
+            remote: self.remote.port(),
+            seq: said.seq,
+            ack: said.ack,
+            flags: said.flags,
+            window: said.window,
+            urgent: if said.flags & URG != 0 { 1 } else { 0 },
+        }
+    }
+
     pub fn new(number: u32, container: SocketAddr, remote: SocketAddr) -> Self {
         Self {
             container,

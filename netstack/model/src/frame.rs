@@ -165,23 +165,19 @@ impl Frame {
         }
     }
 
-    /// Fills in lengths and checksums; the transport checksum is left undone where
-    /// `partial` (`VIRTIO_NET_HDR_F_NEEDS_CSUM`).
-    pub fn finish(&mut self, partial: bool) {
-        let (transport, protocol) = (self.transport, self.protocol);
+    /// Where in `length` bytes of this protocol the checksum is, and what it sums up
+    /// besides them; `None` where there is none.
+    fn checksum(&self, protocol: u8, length: usize) -> Option<(usize, u64)> {
         let at = match protocol {
             TCP => 16,
             UDP => 6,
             ICMP | ICMPV6 => 2,
-            _ => usize::MAX,
+            _ => return None,
         };
-        let v4 = self.bytes[IP] >> 4 == 4;
-        let length = self.bytes.len() - transport;
-        self.lengths();
-        if at == usize::MAX || length < at + 2 {
-            return;
+        if length < at + 2 {
+            return None;
         }
-        let addresses = if v4 {
+        let addresses = if self.bytes[IP] >> 4 == 4 {
             IP + 12..IP + 20
         } else {
             IP + 8..IP + 40
@@ -189,6 +185,17 @@ impl Frame {
         let pseudo = match protocol {
             ICMP => 0,
             _ => pseudo(&self.bytes[addresses], protocol, length),
+        };
+        Some((at, pseudo))
+    }
+
+    /// Fills in lengths and checksums; the transport checksum is left undone where
+    /// `partial` (`VIRTIO_NET_HDR_F_NEEDS_CSUM`).
+    pub fn finish(&mut self, partial: bool) {
+        let (transport, protocol) = (self.transport, self.protocol);
+        self.lengths();
+        let Some((at, pseudo)) = self.checksum(protocol, self.bytes.len() - transport) else {
+            return;
         };
         let (header, segment) = self.bytes.split_at_mut(transport);
         segment[at..at + 2].fill(0);
@@ -219,28 +226,16 @@ impl Frame {
         };
         let (v4, protocol) = (view.v4, view.protocol);
         let range = VNET + view.transport.start..VNET + view.transport.end;
-        let at = match protocol {
-            TCP if range.len() >= 20 => 16,
-            UDP if range.len() >= 8 => 6,
-            ICMP | ICMPV6 if range.len() >= 4 => 2,
-            _ => usize::MAX,
-        };
         if v4 {
             let header = usize::from(self.bytes[IP] & 15) * 4;
             header_checksum(&mut self.bytes[IP..IP + header]);
         }
-        if at == usize::MAX || view.fragment {
+        let Some((at, pseudo)) = self.checksum(protocol, range.len()) else {
+            return;
+        };
+        if view.fragment {
             return;
         }
-        let addresses = if v4 {
-            IP + 12..IP + 20
-        } else {
-            IP + 8..IP + 40
-        };
-        let pseudo = match protocol {
-            ICMP => 0,
-            _ => pseudo(&self.bytes[addresses], protocol, range.len()),
-        };
         let segment = &mut self.bytes[range];
         segment[at..at + 2].fill(0);
         let field = !fold(pseudo + sum(segment));

@@ -5,7 +5,6 @@ use netstack::FlowId;
 
 use super::{NAMES, RESOLVERS, Scene};
 use crate::conn::Said;
-use crate::frame::Tcp;
 use crate::source::Source;
 
 const FIRST_PORT: u16 = 30_000;
@@ -234,18 +233,8 @@ impl Scene {
                 length: piece.len(),
                 ..Said::default()
             };
-            let (container, remote) = (conn.container, conn.remote);
-            self.frame.ip(remote.ip(), TCP);
-            let tcp = Tcp {
-                port: container.port(),
-                remote: remote.port(),
-                seq: said.seq,
-                ack: said.ack,
-                flags: said.flags,
-                window: said.window,
-                urgent: 0,
-            };
-            self.frame.tcp(&tcp, &[]);
+            self.frame.ip(conn.remote.ip(), TCP);
+            self.frame.tcp(&conn.header(&said), &[]);
             self.frame.push(piece);
             self.frame.finish(false);
             let conn = &mut self.world.host.watch.conns[place];

@@ -1,12 +1,11 @@
 //! Connections: what a container's TCP would say, what it would not, and what the far end
 //! and the host's kernel do.
 
-use hostile::frames::{ACK, FIN, PSH, RST, SYN, TCP, URG};
+use hostile::frames::{ACK, FIN, PSH, RST, SYN, TCP};
 use netstack::{FlowId, HostError, Readiness};
 
 use super::{ERRORS, Scene};
 use crate::conn::Said;
-use crate::frame::Tcp;
 use crate::source::Source;
 
 const LENGTHS: [usize; 16] = [
@@ -117,20 +116,11 @@ impl Scene {
     fn make(&mut self, place: usize, said: &mut Said, options: &[u8], source: &mut impl Source) {
         let partial = self.partial(source);
         let conn = &self.world.host.watch.conns[place];
-        let (container, remote) = (conn.container, conn.remote);
+        let remote = conn.remote;
         let most = 65_535 - 60 - 40 - options.len();
         said.length = said.length.min(most);
-        let tcp = Tcp {
-            port: container.port(),
-            remote: remote.port(),
-            seq: said.seq,
-            ack: said.ack,
-            flags: said.flags,
-            window: said.window,
-            urgent: if said.flags & URG != 0 { 1 } else { 0 },
-        };
         self.frame.ip(remote.ip(), TCP);
-        self.frame.tcp(&tcp, options);
+        self.frame.tcp(&conn.header(said), options);
         let payload = self.frame.room(said.length);
         if conn.opaque {
             payload.fill(0);
