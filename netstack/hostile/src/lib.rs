@@ -5,8 +5,8 @@
 //! a real link from inside a container. What a case has to leave behind is for those who
 //! play it: everything works as before.
 //!
-//! Two cases are about the host's side and have no frames: N17, host calls that fail, and
-//! N18, a link that does not take what it is given.
+//! Two cases are about the host's side and have no frames: N17, host calls that fail
+//! ([`Call`]), and N18, a link that does not take what it is given.
 //!
 //! Ports: connections made by hand come from ports below 20,000.
 #![forbid(unsafe_code)]
@@ -19,6 +19,7 @@
 pub mod frames;
 
 mod addresses;
+mod calls;
 mod datagrams;
 mod fragments;
 mod icmp;
@@ -30,6 +31,7 @@ mod tcp;
 
 use frames::Segment;
 
+pub use calls::{CALLS, Call};
 pub use datagrams::dhcp;
 pub use fragments::{fragment, fragments};
 pub use ipv6::Ip6;

@@ -4,31 +4,10 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::net::{IpAddr, SocketAddr};
 
+use hostile::{CALLS, Call};
 use netstack::{Close, Duration, FlowId, Host, HostError, Io, IpFields, Readiness, Refusal};
 
 use crate::watch::Watch;
-
-/// A call that can be made to fail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Call {
-    Connect,
-    Send,
-    Receive,
-    UdpOpen,
-    UdpSend,
-    EchoOpen,
-    EchoSend,
-}
-
-pub const CALLS: [Call; 7] = [
-    Call::Connect,
-    Call::Send,
-    Call::Receive,
-    Call::UdpOpen,
-    Call::UdpSend,
-    Call::EchoOpen,
-    Call::EchoSend,
-];
 
 /// Messages of one connection that are kept for an answer.
 const KEPT: usize = 8;

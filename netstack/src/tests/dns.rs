@@ -2,11 +2,11 @@
 
 use std::net::{SocketAddr, SocketAddrV4};
 
+use hostile::Call;
 use smoltcp::time::Duration;
 
 use super::frames::{self, DNS, GUEST, Seen};
 use super::guest::remote;
-use super::host::Call;
 use super::world::{World, config, links, pattern, resolver};
 use crate::{FlowId, HostError};
 

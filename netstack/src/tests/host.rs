@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::io::IoSlice;
 use std::net::{IpAddr, SocketAddr};
 
+use hostile::Call;
 use smoltcp::time::{Duration, Instant};
 
 use crate::{Attempt, Close, FlowId, Host, HostError, Io, IpFields, Readiness, Reason, Refusal};
@@ -17,18 +18,6 @@ pub(super) enum Outcome {
     Immediate(HostError),
     /// Nothing is heard of it again.
     Never,
-}
-
-/// A call that can be made to fail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) enum Call {
-    Connect,
-    Send,
-    Receive,
-    UdpOpen,
-    UdpSend,
-    EchoOpen,
-    EchoSend,
 }
 
 /// News of the host for the stack.

@@ -2,11 +2,11 @@
 
 use std::net::Ipv4Addr;
 
+use hostile::Call;
 use smoltcp::time::Duration;
 
 use super::frames::{self, DNS, GATEWAY, ICMP, Ip, Seen};
 use super::guest::remote;
-use super::host::Call;
 use super::world::{World, links, pattern};
 use crate::HostError;
 

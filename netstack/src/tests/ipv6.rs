@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use hostile::Call;
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{
@@ -11,7 +12,7 @@ use smoltcp::wire::{
 };
 
 use super::frames::{DNS6, GATEWAY6, GUEST_MAC, GUEST6, STACK_MAC};
-use super::host::{Call, Event, FakeHost};
+use super::host::{Event, FakeHost};
 use super::world::{config, links};
 use crate::{Close, Config, Failure, FlowId, HostError, Protocol, Stack};
 

@@ -1,11 +1,12 @@
 //! Bounds on what a container can make us hold.
 
+use hostile::Call;
 use smoltcp::socket::tcp::State;
 use smoltcp::time::Duration;
 
 use super::frames::{self, Seen, Segment};
 use super::guest::remote;
-use super::host::{Call, Outcome};
+use super::host::Outcome;
 use super::world::{World, config, links};
 
 #[test]

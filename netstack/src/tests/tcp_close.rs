@@ -1,12 +1,13 @@
 //! The end of connections: every order of FINs, resets in every phase, errors
 //! of every host call.
 
+use hostile::Call;
 use smoltcp::socket::tcp::State;
 use smoltcp::time::Duration;
 
 use super::frames::{ACK, FIN, RST, SYN, Segment};
 use super::guest::{Read, remote};
-use super::host::{Call, Outcome, Socket};
+use super::host::{Outcome, Socket};
 use super::world::{Pair, World, config, links, pattern};
 use crate::{Close, HostError};
 

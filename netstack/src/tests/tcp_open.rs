@@ -2,12 +2,13 @@
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
+use hostile::Call;
 use smoltcp::socket::tcp::State;
 use smoltcp::time::Duration;
 
 use super::frames::{self, ACK, DNS, GATEWAY, RST, SYN, Seen, Segment};
 use super::guest::{Read, remote};
-use super::host::{Call, Event, Outcome};
+use super::host::{Event, Outcome};
 use super::world::{World, config, links, pattern, resolver};
 use crate::{Close, HostError};
 

@@ -2,11 +2,11 @@
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
+use hostile::Call;
 use smoltcp::time::Duration;
 
 use super::frames::{self, GATEWAY, GUEST, Ip, Seen};
 use super::guest::remote;
-use super::host::Call;
 use super::world::{World, config, links, pattern};
 use crate::{FlowId, HostError};
 

@@ -1,11 +1,11 @@
 //! N17: every call of the host fails, at each step.
 
+use hostile::CALLS;
 use smoltcp::time::Duration;
 
 use super::super::dns;
 use super::super::frames;
 use super::super::guest::remote;
-use super::super::host::Call;
 use super::super::world::World;
 use crate::HostError;
 
@@ -18,17 +18,6 @@ const ERRORS: [HostError; 8] = [
     HostError::NoResources,
     HostError::TimedOut,
     HostError::Other,
-];
-
-/// Calls that a host may refuse.
-const CALLS: [Call; 7] = [
-    Call::Connect,
-    Call::Send,
-    Call::Receive,
-    Call::UdpOpen,
-    Call::UdpSend,
-    Call::EchoOpen,
-    Call::EchoSend,
 ];
 
 /// Everything that a container does, while one call fails once. Every call into the
