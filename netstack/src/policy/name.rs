@@ -65,6 +65,14 @@ impl Name {
         &self.0
     }
 
+    /// Whether it is this label (in lower case) and nothing else.
+    pub(super) fn is_label(&self, label: &str) -> bool {
+        let alone = self.0.strip_suffix(&[0]).and_then(<[u8]>::split_first);
+        alone.is_some_and(|(length, only)| {
+            usize::from(*length) == only.len() && only == label.as_bytes()
+        })
+    }
+
     /// The names that it is below, the nearest first, in wire format; the root is not
     /// among them.
     pub(super) fn parents(&self) -> impl Iterator<Item = &[u8]> {

@@ -35,6 +35,14 @@ pub(super) enum Scope {
     Dns,
 }
 
+/// How they are written.
+const WORDS: [(&str, Scope); 4] = [
+    ("tcp", Scope::Tcp),
+    ("udp", Scope::Udp),
+    ("icmp", Scope::Icmp),
+    ("dns", Scope::Dns),
+];
+
 /// Whom a rule is about.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Target {
@@ -180,13 +188,10 @@ impl Rule {
 
 impl Display for Rule {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.scope {
-            Scope::All => "",
-            Scope::Tcp => "tcp:",
-            Scope::Udp => "udp:",
-            Scope::Icmp => "icmp:",
-            Scope::Dns => "dns:",
-        })?;
+        let word = WORDS.iter().find(|(_, scope)| *scope == self.scope);
+        if let Some((word, _)) = word {
+            write!(f, "{word}:")?;
+        }
         match &self.target {
             Target::Any => f.write_str("*")?,
             Target::Net(net) if net.address.is_ipv6() && self.ports.is_some() => {
@@ -194,11 +199,11 @@ impl Display for Rule {
             }
             Target::Net(net) => net.fmt(f)?,
             Target::Name(name) => {
-                let text = name.to_string();
-                f.write_str(&text)?;
+                name.fmt(f)?;
                 // A name that would be read as something else.
                 let before_port = self.scope == Scope::All && self.ports.is_some();
-                if text == "any" || before_port && scope(&text).is_some() {
+                let is_word = || WORDS.iter().any(|(word, _)| name.is_label(word));
+                if name.is_label("any") || before_port && is_word() {
                     f.write_str(".")?;
                 }
             }
@@ -251,13 +256,10 @@ fn parse(text: &str) -> Result<Rule, String> {
 }
 
 fn scope(word: &str) -> Option<Scope> {
-    Some(match word.to_ascii_lowercase().as_str() {
-        "tcp" => Scope::Tcp,
-        "udp" => Scope::Udp,
-        "icmp" => Scope::Icmp,
-        "dns" => Scope::Dns,
-        _ => return None,
-    })
+    let known = WORDS
+        .iter()
+        .find(|(known, _)| known.eq_ignore_ascii_case(word));
+    known.map(|(_, scope)| *scope)
 }
 
 fn target_and_ports(text: &str) -> Result<(Target, Option<(u16, u16)>), String> {
