@@ -348,12 +348,17 @@ fn applies(rule: &Rule, target: Target, at: &str) -> Result<bool, ProfileError> 
     let none = Circumstances::default();
     let excludes = rule.excludes.as_ref().unwrap_or(&none);
     let includes = rule.includes.as_ref().unwrap_or(&none);
+    // Before anything else is known: a version is good or it is not, for whoever it is.
+    let (from, until) = (
+        reached(includes, "includes")?,
+        reached(excludes, "excludes")?,
+    );
     let excluded = given(&excludes.arches).is_some_and(|arches| is_here(&arches))
         || given(&excludes.caps).is_some_and(|names| names.iter().any(holds))
-        || reached(excludes, "excludes")? == Some(true);
+        || until == Some(true);
     let included = given(&includes.arches).is_none_or(|arches| is_here(&arches))
         && given(&includes.caps).is_none_or(|names| names.iter().all(holds))
-        && reached(includes, "includes")? != Some(false);
+        && from != Some(false);
     Ok(included && !excluded)
 }
 
