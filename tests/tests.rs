@@ -20,6 +20,7 @@ mod bench;
 mod capacity;
 mod cli;
 mod control;
+mod corpora;
 mod devices;
 mod dhcp;
 mod doctor;
