@@ -13,11 +13,12 @@ use std::net::{IpAddr, SocketAddr};
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{TcpControl, TcpPacket};
 
+use super::connect::{initial_sequence_number, with_held};
 use super::endpoint::Endpoint;
 use super::receiver::SCALE;
 use super::segment::{self, Segment, SynOptions, refuse};
 use super::seq::Seq;
-use super::{Phase, SILENCE, TcpFlow, initial_sequence_number, with_held};
+use super::{Phase, SILENCE, TcpFlow};
 use crate::fault::{Fault, is_planted};
 use crate::flow::{Flow, FlowId, FlowKey, Protocol};
 use crate::host::{Close, Host};

@@ -23,6 +23,7 @@ mod world;
 
 pub(crate) mod dns;
 mod dns_names;
+mod dns_race;
 mod hostile;
 mod icmp;
 mod ipv6;
