@@ -9,20 +9,17 @@
 )]
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use crun_lite::config::{
-    DEFAULT_SHM_SIZE, Groups, IdMapEntry, NameOrId, Namespaces, SeccompProfile, UserSpec,
-};
-use crun_lite::container::{Inherited, NetLink, SpawnIo, Supervisor, spawn};
-use crun_lite::error::Error;
 use crun_lite::ns::idmap;
-use crun_lite::plan::{ExecStep, LinkStep, Plan, Step};
+
+#[path = "process/runtime.rs"]
+mod runtime;
+#[path = "process/terminal.rs"]
+mod terminal;
 
 /// First argument that makes this program the runtime instead of the test.
 const RUN: &str = "--as-runtime";
@@ -30,7 +27,7 @@ const RUN: &str = "--as-runtime";
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1).peekable();
     if args.next_if(|arg| arg == RUN).is_some() {
-        return match runtime(args.collect()) {
+        return match runtime::run(args.collect()) {
             Ok(code) => ExitCode::from(code),
             Err(error) => {
                 let source = std::error::Error::source(&error)
@@ -56,141 +53,6 @@ fn main() -> ExitCode {
     ExitCode::from(u8::from(failed > 0))
 }
 
-/// `[OPTION...] -- COMMAND [ARG...]`
-fn runtime(args: Vec<String>) -> Result<u8, Error> {
-    let split = args.iter().position(|arg| arg == "--").expect("no --");
-    let (options, command) = (&args[..split], &args[split + 1..]);
-    let has = |name: &str| options.iter().any(|option| option == name);
-    let value = |name: &str| options.iter().find_map(|option| option.strip_prefix(name));
-    let namespaces = Namespaces {
-        user: !has("userns=host"),
-        mount: true,
-        pid: !has("pid=host"),
-        uts: true,
-        ipc: true,
-        net: true,
-        cgroup: true,
-    };
-    let tty = has("-t");
-    let mut maps = idmap::default_maps();
-    if has("single") {
-        let one = |host| {
-            vec![IdMapEntry {
-                container: 0,
-                host,
-                size: 1,
-            }]
-        };
-        maps.uid = one(rustix::process::geteuid().as_raw());
-        maps.gid = one(rustix::process::getegid().as_raw());
-    }
-    if let Some(shift) = value("shift=") {
-        let entry = IdMapEntry {
-            container: 0,
-            host: shift.parse().unwrap(),
-            size: 1000,
-        };
-        maps = idmap::Maps {
-            uid: vec![entry],
-            gid: vec![entry],
-        };
-    }
-    let user = value("user=").map(|user| match user.parse() {
-        Ok(id) => NameOrId::Id(id),
-        Err(_) => NameOrId::Name(user.to_owned()),
-    });
-    let exec = ExecStep {
-        argv: command.iter().map(Into::into).collect(),
-        env: vec![("PATH".into(), "/usr/bin:/bin".into())],
-        workdir: value("workdir=").map(Into::into),
-        user: UserSpec { user, group: None },
-        groups: Groups::default(),
-        capabilities: 0,
-        seccomp: SeccompProfile::Unconfined,
-        landlock: None,
-        no_new_privileges: true,
-        ulimits: Vec::new(),
-        tty,
-        init: true,
-    };
-    let mut steps = vec![
-        Step::Hostname {
-            name: "container".into(),
-        },
-        Step::Network {
-            link: Some(LinkStep::Tap),
-        },
-    ];
-    if tty {
-        // A terminal belongs to a /dev of its own, and that to a root.
-        steps.extend([
-            Step::PrivateMounts,
-            Step::RootBind {
-                source: "/".into(),
-                read_only: false,
-                nosuid: true,
-            },
-            Step::Dev {
-                target: "/dev".into(),
-                console: true,
-                shm_size: DEFAULT_SHM_SIZE,
-            },
-            Step::PivotRoot,
-        ]);
-    }
-    steps.push(Step::Exec(Box::new(exec)));
-    let plan = Plan {
-        egress: None,
-        sandbox: None,
-        namespaces,
-        uid_map: maps.uid,
-        gid_map: maps.gid,
-        publish: Vec::new(),
-        cgroup: None,
-        oom_score_adj: None,
-        steps,
-    };
-    let hang = has("hang");
-    let network = Box::new(move |link: bool| {
-        assert!(link);
-        if hang {
-            std::thread::sleep(Duration::from_secs(1000));
-        }
-        let about = "zeroes".to_owned();
-        let fds = vec![fs::File::open("/dev/zero").unwrap().into()];
-        Ok(Some(NetLink { about, fds }))
-    });
-    let mut prepared = spawn(
-        &plan,
-        SpawnIo {
-            tty,
-            interactive: has("-i"),
-        },
-        network,
-        None,
-        Inherited::default(),
-    )?;
-    let mut link: NetLink = prepared.take_link()?.expect("no link");
-    assert_eq!(link.about, "zeroes");
-    let link = link.fds.pop().expect("no descriptor");
-    assert_eq!(fs::File::from(link).read(&mut [1; 4]).unwrap(), 4);
-    let mut poll = mio::Poll::new().map_err(|e| Error::host("make an event loop", e))?;
-    let mut supervisor: Supervisor = prepared.supervise(poll.registry().try_clone().unwrap())?;
-    let mut events = mio::Events::with_capacity(64);
-    supervisor.start()?;
-    loop {
-        match poll.poll(&mut events, None) {
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-            result => result.map_err(|e| Error::host("wait for events", e))?,
-        }
-        for event in &events {
-            if let Some(code) = supervisor.ready(event)? {
-                return Ok(code);
-            }
-        }
-    }
-}
-
 const TESTS: &[(&str, fn())] = &[
     ("exit_codes", exit_codes),
     ("commands_that_do_not_start", commands_that_do_not_start),
@@ -205,10 +67,16 @@ const TESTS: &[(&str, fn())] = &[
     ("killed_parent_leaves_nothing", killed_parent_leaves_nothing),
     ("killed_init_leaves_nothing", killed_init_leaves_nothing),
     ("set_up_that_hangs", set_up_that_hangs),
-    ("terminal", terminal),
-    ("terminal_output_is_complete", terminal_output_is_complete),
-    ("terminal_of_a_killed_parent", terminal_of_a_killed_parent),
-    ("terminal_without_one", terminal_without_one),
+    ("terminal", terminal::terminal),
+    (
+        "terminal_output_is_complete",
+        terminal::terminal_output_is_complete,
+    ),
+    (
+        "terminal_of_a_killed_parent",
+        terminal::terminal_of_a_killed_parent,
+    ),
+    ("terminal_without_one", terminal::terminal_without_one),
 ];
 
 fn runtime_command(options: &[&str], command: &[&str]) -> Command {
@@ -688,185 +556,4 @@ fn set_up_that_hangs() {
         kill(children(child.id())[0], "KILL");
         assert_eq!(child.wait().unwrap().code(), Some(125));
     }
-}
-
-/// A runtime on a terminal of its own.
-struct OnTerminal {
-    child: Child,
-    master: fs::File,
-    slave: OwnedFd,
-}
-
-impl OnTerminal {
-    fn start(options: &[&str], script: &str) -> Self {
-        let flags = rustix::pty::OpenptFlags::RDWR
-            | rustix::pty::OpenptFlags::NOCTTY
-            | rustix::pty::OpenptFlags::CLOEXEC;
-        let master = rustix::pty::openpt(flags).unwrap();
-        rustix::pty::unlockpt(&master).unwrap();
-        let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags).unwrap();
-        let size = rustix::termios::Winsize {
-            ws_row: 33,
-            ws_col: 77,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
-        rustix::termios::tcsetwinsize(&master, size).unwrap();
-        let end = || Stdio::from(slave.try_clone().unwrap());
-        // Makes it the leader of a session with this controlling terminal.
-        let runtime = runtime_command(options, &["sh", "-c", script]);
-        let child = Command::new("setsid")
-            .arg("--ctty")
-            .arg(runtime.get_program())
-            .args(runtime.get_args())
-            .stdin(end())
-            .stdout(end())
-            .stderr(end())
-            .spawn()
-            .unwrap();
-        Self {
-            child,
-            master: master.into(),
-            slave,
-        }
-    }
-
-    fn until(&mut self, wanted: &str) -> String {
-        let mut text = String::new();
-        let mut buffer = [0; 4096];
-        while !text.contains(wanted) {
-            let mut fds = [rustix::event::PollFd::new(
-                &self.master,
-                rustix::event::PollFlags::IN,
-            )];
-            let limit = rustix::time::Timespec {
-                tv_sec: 5,
-                tv_nsec: 0,
-            };
-            assert_ne!(
-                rustix::event::poll(&mut fds, Some(&limit)).unwrap(),
-                0,
-                "no {wanted:?} in {text:?}"
-            );
-            let length = self.master.read(&mut buffer).unwrap();
-            text.push_str(&String::from_utf8_lossy(&buffer[..length]));
-        }
-        text
-    }
-
-    fn settings(&self) -> String {
-        format!(
-            "{:?}",
-            rustix::termios::tcgetattr(self.slave.as_fd()).unwrap()
-        )
-    }
-}
-
-fn terminal() {
-    let mut on = OnTerminal::start(
-        &["-t", "-i"],
-        "trap 'echo got; exit 9' INT; trap 'stty size; tty' WINCH; stty size; while :; do sleep 0.01; done",
-    );
-    let cooked = on.settings();
-    on.until("33 77");
-    assert_ne!(on.settings(), cooked, "not raw");
-    let size = rustix::termios::Winsize {
-        ws_row: 44,
-        ws_col: 88,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    };
-    rustix::termios::tcsetwinsize(&on.master, size).unwrap();
-    on.until("44 88");
-    on.master.write_all(&[3]).unwrap();
-    on.until("got");
-    assert_eq!(on.child.wait().unwrap().code(), Some(9));
-    assert_eq!(on.settings(), cooked, "not restored");
-
-    // Without -i, or without a pty at all, the key is a signal, and arrives once.
-    for options in [&["-t"][..], &["-i"], &[]] {
-        let script = "n=0; trap 'n=$((n+1))' INT; echo up; i=0; while [ $i -lt 30 ]; do sleep 0.01; i=$((i+1)); done; exit $n";
-        let mut on = OnTerminal::start(options, script);
-        on.until("up");
-        on.master.write_all(&[3]).unwrap();
-        assert_eq!(on.child.wait().unwrap().code(), Some(1), "{options:?}");
-        assert_eq!(on.settings(), cooked);
-    }
-}
-
-fn terminal_output_is_complete() {
-    // To a pipe whose reader is slower than the command.
-    let script = "i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done";
-    let mut runtime = runtime_command(&["-t"], &["sh", "-c", script]);
-    let mut child = runtime
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let wanted: String = (0..20000).map(|i| format!("line {i}\r\n")).collect();
-    let mut got = String::new();
-    let mut out = child.stdout.take().unwrap();
-    std::thread::sleep(Duration::from_millis(300));
-    out.read_to_string(&mut got).unwrap();
-    assert!(got == wanted, "{} bytes of {}", got.len(), wanted.len());
-    assert_eq!(child.wait().unwrap().code(), Some(0));
-    for _ in 0..50 {
-        assert_eq!(sh(&["-t"], "printf the-end").out, "the-end");
-    }
-}
-
-fn terminal_of_a_killed_parent() {
-    let mut on = OnTerminal::start(&["-t", "-i"], "echo up; exec sleep 1000");
-    let cooked = on.settings();
-    on.until("up");
-    assert_ne!(on.settings(), cooked, "not raw");
-    let all = tree(on.child.id());
-    assert_eq!(all.len(), 4, "{all:?}");
-    on.child.kill().unwrap();
-    on.child.wait().unwrap();
-    within(Duration::from_secs(1), "the terminal is restored", || {
-        on.settings() == cooked
-    });
-    within(Duration::from_secs(1), "all processes end", || {
-        all.iter().all(|pid| gone(*pid))
-    });
-}
-
-fn terminal_without_one() {
-    let mut runtime = runtime_command(
-        &["-t", "-i"],
-        &["sh", "-c", "tty >/dev/null && cat && echo over"],
-    );
-    let mut child = runtime
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(b"text").unwrap();
-    let output = child.wait_with_output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    assert!(
-        text.starts_with("text") && text.contains("over\r\n"),
-        "{text:?}"
-    );
-    assert!(Path::new("/dev/ptmx").exists());
-    // A regular file as input and as output.
-    let path = std::env::temp_dir().join(format!("crun-lite-file-{}", std::process::id()));
-    fs::write(&path, "from a file\n").unwrap();
-    let out = fs::File::create(path.with_extension("out")).unwrap();
-    let mut runtime = runtime_command(&["-t", "-i"], &["sh", "-c", "read x; echo $x; exit 4"]);
-    let code = runtime
-        .stdin(fs::File::open(&path).unwrap())
-        .stdout(out)
-        .status()
-        .unwrap()
-        .code();
-    assert_eq!(code, Some(4));
-    assert!(
-        fs::read_to_string(path.with_extension("out"))
-            .unwrap()
-            .ends_with("from a file\r\n")
-    );
-    fs::remove_file(path.with_extension("out")).unwrap();
-    fs::remove_file(path).unwrap();
 }

@@ -42,6 +42,8 @@ mod programs;
 mod publish;
 mod published;
 mod reach;
+mod resolving;
+mod roots;
 mod sandbox;
 mod scale;
 mod scripts;
