@@ -148,6 +148,19 @@ pub struct Namespaces {
     pub cgroup: bool,
 }
 
+impl Namespaces {
+    /// All are new.
+    pub const PRIVATE: Self = Self {
+        user: true,
+        mount: true,
+        pid: true,
+        uts: true,
+        ipc: true,
+        net: true,
+        cgroup: true,
+    };
+}
+
 /// One line of uid_map or gid_map (user_namespaces(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct IdMapEntry {

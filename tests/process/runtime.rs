@@ -20,12 +20,8 @@ pub(super) fn run(args: Vec<String>) -> Result<u8, Error> {
     let value = |name: &str| options.iter().find_map(|option| option.strip_prefix(name));
     let namespaces = Namespaces {
         user: !has("userns=host"),
-        mount: true,
         pid: !has("pid=host"),
-        uts: true,
-        ipc: true,
-        net: true,
-        cgroup: true,
+        ..Namespaces::PRIVATE
     };
     let tty = has("-t");
     let mut maps = idmap::default_maps();

@@ -85,19 +85,9 @@ mod tests {
 
     use super::*;
 
-    const PRIVATE: Namespaces = Namespaces {
-        user: true,
-        mount: true,
-        pid: true,
-        uts: true,
-        ipc: true,
-        net: true,
-        cgroup: true,
-    };
-
     fn parse(words: &[&str]) -> Result<Vec<Sysctl>, Error> {
         let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
-        sysctls(&words, &PRIVATE)
+        sysctls(&words, &Namespaces::PRIVATE)
     }
 
     fn pair(key: &str, value: &str) -> Sysctl {
@@ -163,28 +153,28 @@ mod tests {
                 "net.ipv4.ip_forward=1",
                 Namespaces {
                     net: false,
-                    ..PRIVATE
+                    ..Namespaces::PRIVATE
                 },
             ),
             (
                 "kernel.msgmax=1",
                 Namespaces {
                     ipc: false,
-                    ..PRIVATE
+                    ..Namespaces::PRIVATE
                 },
             ),
             (
                 "fs.mqueue.msg_max=1",
                 Namespaces {
                     ipc: false,
-                    ..PRIVATE
+                    ..Namespaces::PRIVATE
                 },
             ),
             (
                 "kernel.domainname=x",
                 Namespaces {
                     uts: false,
-                    ..PRIVATE
+                    ..Namespaces::PRIVATE
                 },
             ),
         ] {
@@ -218,12 +208,19 @@ mod tests {
             ("1t", None),
             ("99999999999g", None),
         ] {
-            assert_eq!(shm_size(Some(text), &PRIVATE).ok(), wanted, "{text}");
+            assert_eq!(
+                shm_size(Some(text), &Namespaces::PRIVATE).ok(),
+                wanted,
+                "{text}"
+            );
         }
-        assert_eq!(shm_size(None, &PRIVATE).unwrap(), DEFAULT_SHM_SIZE);
+        assert_eq!(
+            shm_size(None, &Namespaces::PRIVATE).unwrap(),
+            DEFAULT_SHM_SIZE
+        );
         let host = Namespaces {
             ipc: false,
-            ..PRIVATE
+            ..Namespaces::PRIVATE
         };
         assert_eq!(shm_size(None, &host).unwrap(), DEFAULT_SHM_SIZE);
         assert!(shm_size(Some("1m"), &host).is_err());

@@ -50,16 +50,7 @@ fn defaults() {
     assert_eq!(spec.user, UserSpec::default());
     assert_eq!(spec.seccomp, SeccompProfile::Default);
     assert!(spec.no_new_privileges && !spec.tty && !spec.interactive && !spec.read_only);
-    let all = Namespaces {
-        user: true,
-        mount: true,
-        pid: true,
-        uts: true,
-        ipc: true,
-        net: true,
-        cgroup: true,
-    };
-    assert_eq!(spec.namespaces, all);
+    assert_eq!(spec.namespaces, Namespaces::PRIVATE);
 }
 
 #[test]
