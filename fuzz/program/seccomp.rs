@@ -26,7 +26,7 @@ use self::filter::Call;
 use self::reading::{list, string};
 
 /// Calls that are tried on each profile, for each target.
-const TRIES: usize = 400;
+const TRIES: usize = 100;
 
 /// For whom each profile is compiled.
 const TARGETS: [Target; 3] = [

@@ -1,7 +1,5 @@
 //! What a profile says about one call, rule by rule.
 
-use std::str::FromStr;
-
 use crun_lite::security::caps;
 use crun_lite::security::file::Target;
 use serde_json::Value;
@@ -110,8 +108,9 @@ pub(super) fn verdict(profile: &Value, target: Target, call: &Call) -> u32 {
         let (action, errno) = (field(rule, "action"), field(rule, "errno"));
         result(action, errno, field(rule, "errnoRet"))
     };
+    let called = Sysno::new(usize::try_from(call.number).unwrap());
     let about = |rule: &&Value| {
-        let is_it = |name| Sysno::from_str(string(name)).is_ok_and(|is| is as u32 == call.number);
+        let is_it = |name| called.is_some_and(|called| string(name) == called.name());
         names(rule).any(is_it) && counts(rule, target) && result_of(rule) != default
     };
     let rules: Vec<_> = list(field(profile, "syscalls"))
