@@ -3,10 +3,12 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
 
 use crate::util::pty::Pty;
+use crate::util::traces::Traces;
 use crate::util::{Host, SOON, Side, Who, eventually};
 
 /// A server that tells its client's address, once for each line that it prints.
@@ -88,8 +90,9 @@ both! {
         let args = ["--net=none", "--init=false", "--", "sh", "-c", "sleep 1000 & echo ready; sleep 1000"];
         let running = who.crun(&args).spawn();
         running.expect("ready\n");
+        // The command, and the keeper after it.
         let init = children(running.pid());
-        assert_eq!(init.len(), 1, "{init:?}");
+        assert_eq!(init.len(), 2, "{init:?}");
         let pidfd = rustix::process::pidfd_open(
             Pid::from_raw(init[0]).unwrap(),
             rustix::process::PidfdFlags::empty(),
@@ -135,6 +138,23 @@ both! {
         }
         pty.type_keys("\u{3}");
         assert_eq!(run.finish(SOON).code(), Some(3), "{:?}", pty.screen.text());
+    }
+
+    fn it_ends_with_its_parent_whatever_it_has_asked_for(who) {
+        let host = Host::new();
+        for network in ["--net=none", "--net=builtin"] {
+            need!(network == "--net=none" || who.has_tun(), "{who:?} may not open /dev/net/tun");
+            // Clears the request to be killed with the parent.
+            let clear = ["setpriv", "--pdeathsig", "clear", "--"];
+            let script = ["sh", "-c", "echo ready; exec sleep 1000"];
+            let options = [network, "--init=false", "--rootfs=/", "--"];
+            let run = who.crun(&[&options[..], &clear, &script].concat()).on(&host).spawn();
+            run.expect("ready\n");
+            let traces = Traces::of(run.pid());
+            run.signal(Signal::KILL);
+            drop(run);
+            traces.assert_gone(Duration::from_secs(1));
+        }
     }
 
     fn it_cannot_do_without_a_pid_namespace(who) {

@@ -265,13 +265,7 @@ fn drive(
     }
     driver.publish(listeners)?;
     control.register(poll.registry(), Supervisor::TOKENS)?;
-    poll.registry()
-        .register(
-            &mut SourceFd(&keeper.pidfd().as_raw_fd()),
-            KEEPER,
-            Interest::READABLE,
-        )
-        .map_err(|error| Error::host("watch the keeper", error))?;
+    watch(&keeper, poll.registry())?;
     let registry = share(&poll)?;
     let sandbox = sandbox.map(Sandbox::prepare).transpose()?;
     // The link has somebody to listen to it: nothing else has to be waited for. With a
@@ -336,6 +330,16 @@ fn new_poll() -> Result<Poll, Error> {
     Poll::new().map_err(|error| Error::host("make the event loop", error))
 }
 
+/// Has the loop notice the keeper's end.
+fn watch(keeper: &Keeper, registry: &Registry) -> Result<(), Error> {
+    let watched = registry.register(
+        &mut SourceFd(&keeper.pidfd().as_raw_fd()),
+        KEEPER,
+        Interest::READABLE,
+    );
+    watched.map_err(|error| Error::host("watch the keeper", error))
+}
+
 fn share(poll: &Poll) -> Result<Registry, Error> {
     let registry = poll.registry().try_clone();
     registry.map_err(|error| Error::host("share the event loop", error))
@@ -349,6 +353,14 @@ fn alone(spec: &RunSpec, plan: &Plan, mut inherited: Inherited) -> Result<u8, Er
     let mut prepared =
         container::spawn(plan, io_of(spec), set_up(None), cgroup.as_ref(), inherited)?;
     let mut poll = new_poll()?;
+    // Dropped when there is no container any more.
+    let mut keeper = None;
+    if !spec.init {
+        watch(
+            keeper.insert(duties::start_alone(&prepared)?),
+            poll.registry(),
+        )?;
+    }
     prepared.release()?;
     let mut supervisor = prepared.supervise(share(&poll)?)?;
     supervisor.start()?;
@@ -356,6 +368,7 @@ fn alone(spec: &RunSpec, plan: &Plan, mut inherited: Inherited) -> Result<u8, Er
     loop {
         if let Some(code) = turn(&mut poll, &mut events, None, &mut supervisor, None)? {
             drop(supervisor);
+            drop(keeper);
             drop(cgroup);
             signal::set_mask(SignalSet::EMPTY)
                 .map_err(|error| Error::host("unblock signals", error))?;

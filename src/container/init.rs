@@ -18,9 +18,10 @@
 //! descendants itself; the parent does the same should init be killed.
 //!
 //! With `--init=false` there is nobody to do that: the command takes init's place, and
-//! the parent sends it signals and takes its exit code. Its tie to the parent's life is
-//! `PR_SET_PDEATHSIG` alone, which execve(2) keeps unless the program is set-user-ID or
-//! has file capabilities, and which the command can clear ([`Init::replace`]).
+//! the parent sends it signals and takes its exit code. Its own tie to the parent's life
+//! is `PR_SET_PDEATHSIG` alone, which execve(2) keeps unless the program is set-user-ID
+//! or has file capabilities, and which the command can clear ([`Init::replace`]); so
+//! there always is a keeper.
 //!
 //! Every signal is blocked and read from a signalfd. For PID 1 the kernel drops
 //! signals without a handler, but a blocked signal is kept. Init belongs to a
@@ -377,8 +378,8 @@ impl Init {
     /// request for that is made after the last change of credentials, which would undo
     /// it, and the lifeline looked at after that, right before execve(2), so that there is
     /// no moment at which the parent can go unseen. From there on the command itself
-    /// could clear the request: with a network of our own the keeper, which holds its
-    /// pidfd since before [`ToInit::Go`], kills it all the same.
+    /// could clear the request: the keeper, which holds its pidfd since before
+    /// [`ToInit::Go`], kills it all the same.
     fn replace(&self, command: Command) -> ! {
         command.exec(&self.ends.channel, || self.tie_to_parent())
     }

@@ -37,6 +37,24 @@ struct OfRun {
     refusals: Option<Folder>,
 }
 
+/// Forks the keeper of a container without a network, as PID 1 of which the command runs:
+/// that could have cleared the request to be killed with its parent.
+///
+/// # Errors
+/// It could not be forked.
+pub(super) fn start_alone(container: &Prepared) -> Result<Keeper, Error> {
+    let start = || {
+        let duties = OfRun {
+            container: container.remains()?,
+            resolvers: Resolvers::of_host(),
+            capture: None,
+            refusals: None,
+        };
+        Keeper::start(Box::new(duties), Vec::new())
+    };
+    start().map_err(|error| Error::host("start the keeper", error))
+}
+
 /// Forks the keeper of `container`, and has container and logs ask it from now on. It
 /// also takes the cgroup over.
 ///
