@@ -16,6 +16,7 @@
 //! - nothing is sent beyond what the container could take at the most: the furthest that it
 //!   has acknowledged and the widest window that it has offered.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use hostile::frames::{ACK, FIN, RST, SYN, URG};
@@ -23,6 +24,10 @@ use netstack::FlowId;
 
 use crate::frame::Tcp;
 use crate::stream::Stream;
+
+/// How many of the last SYNs of a connection are known. In a flood the stack does not see
+/// most of them (`Limits::max_pps`), and answers the last one that it has.
+const SYNS: usize = 1024;
 
 /// A segment, either way.
 #[derive(Debug, Clone, Copy, Default)]
@@ -58,7 +63,7 @@ pub struct Conn {
     pub flow: Option<FlowId>,
 
     /// SYNs of the container, the latest first: their sequence numbers, scales and windows.
-    syns: [Option<Said>; 8],
+    syns: VecDeque<Said>,
     /// The stack has answered one of them, or accepted the answer to its own.
     pub open: bool,
     /// The container's initial sequence number, and the stack's.
@@ -117,7 +122,7 @@ impl Conn {
             up: Stream(2 * number),
             down: Stream(2 * number + 1),
             flow: None,
-            syns: [None; 8],
+            syns: VecDeque::new(),
             open: false,
             iss: 0,
             irs: 0,
@@ -152,8 +157,8 @@ impl Conn {
     pub fn says(&mut self, said: &Said) {
         // What a flow begins with: a SYN, or the answer to the stack's.
         if said.flags & SYN != 0 {
-            self.syns.rotate_right(1);
-            self.syns[0] = Some(*said);
+            self.syns.truncate(SYNS - 1);
+            self.syns.push_front(*said);
         }
         if !self.open {
             return;
@@ -318,7 +323,6 @@ impl Conn {
         *self
             .syns
             .iter()
-            .flatten()
             .find(|syn| syn.seq == iss && (syn.flags & ACK != 0) == self.inbound)
             .expect("an answer to a SYN that was sent")
     }
