@@ -196,7 +196,7 @@ impl Stack {
         let segment = Segment::new(&view);
         if let Some(id) = self.flows.find(&key) {
             self.tcp_segment(now, id, packet, &segment, bursts, host);
-        } else if segment.syn && segment.ack.is_none() && !segment.rst && !segment.fin {
+        } else if segment.opens() {
             self.tcp_open(now, key, packet, &segment, host);
         } else if self.is_somebody(packet.destination) {
             refuse(&mut self.link, host, &key, &segment);
@@ -250,7 +250,7 @@ impl Stack {
             Phase::Inviting(_) => self.tcp_invited(now, id, packet, segment, host),
             // Closing a socket in SYN-SENT says nothing: a SYN that is not the
             // same again is a new connection from the same port.
-            Phase::Connecting { syn } if segment.syn && segment.ack.is_none() => {
+            Phase::Connecting { syn } if segment.opens() => {
                 if let Some(latest) = without_payload(packet) {
                     *syn = latest;
                 }

@@ -55,6 +55,11 @@ impl<'a> Segment<'a> {
         }
     }
 
+    /// Whether it is a SYN that can begin a connection, and nothing else besides.
+    pub(super) fn opens(&self) -> bool {
+        self.syn && self.ack.is_none() && !self.rst && !self.fin
+    }
+
     /// Sequence space that it takes (SEG.LEN).
     pub(super) fn len(&self) -> usize {
         self.payload.len() + usize::from(self.syn) + usize::from(self.fin)

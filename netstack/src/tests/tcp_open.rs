@@ -6,7 +6,7 @@ use hostile::Call;
 use smoltcp::socket::tcp::State;
 use smoltcp::time::Duration;
 
-use super::frames::{self, ACK, DNS, GATEWAY, RST, SYN, Seen, Segment};
+use super::frames::{self, ACK, DNS, FIN, GATEWAY, RST, SYN, Seen, Segment};
 use super::guest::{Read, remote};
 use super::host::{Event, Outcome};
 use super::world::{World, config, links, pattern, resolver};
@@ -146,6 +146,26 @@ fn container_resets_while_connecting() {
     assert_eq!(w.take(), []);
     w.host.default_outcome = Outcome::Accept(Duration::from_millis(1));
     w.assert_works();
+}
+
+/// A SYN that is a reset or an end as well is no second connection, whose number would be
+/// answered: the first has been given up.
+#[test]
+fn a_broken_syn_while_connecting_is_not_answered() {
+    for flag in [RST, FIN] {
+        let mut w = World::plain();
+        let to = remote(1, 80);
+        w.host.default_outcome = Outcome::Accept(Duration::from_secs(1));
+        w.send(&Segment::syn(1234, to).frame());
+        let flow = w.host.flow_to(to.into()).unwrap();
+        w.send(&Segment::new(1234, to, SYN | flag, 777_000, 0).frame());
+        assert_eq!(w.closed(flow), Some(Close::Reset));
+        w.run(Duration::from_secs(2));
+        let answers = w.take_tcp();
+        assert!(answers.iter().all(|answer| answer.flags & SYN == 0));
+        w.host.default_outcome = Outcome::Accept(Duration::from_millis(1));
+        w.assert_works();
+    }
 }
 
 /// Closing a socket in SYN-SENT sends nothing; a second connection from the same
