@@ -64,11 +64,12 @@ struct Made {
 
 impl Cgroup {
     /// Makes what `plan` says, and removes what killed runs have left in the same places.
+    /// Where this process has to step aside, so does its `heir`.
     ///
     /// # Errors
     /// [`Error::Cgroup`]; nothing is left of it then, but that controllers that have been
     /// passed on stay so.
-    pub fn make(plan: &CgroupPlan) -> Result<Self, Error> {
+    pub fn make(plan: &CgroupPlan, heir: Pid) -> Result<Self, Error> {
         let mut cgroup = Self {
             version: plan.version,
             memory: plan.memory,
@@ -89,6 +90,9 @@ impl Cgroup {
                     enabled: wanted.enable.clone(),
                 });
                 aside.made.enter(std::process::id())?;
+                aside
+                    .made
+                    .enter(heir.as_raw_nonzero().get().unsigned_abs())?;
             }
             pass_on(&parent, wanted)?;
             cgroup.dirs.push(Made::new(&parent, wanted, "")?);
@@ -273,6 +277,70 @@ fn sweep(parent: &OwnedFd, wanted: &CgroupDir, version: CgroupVersion) {
             Err(error) => debug!("remove the cgroup {}: {error}", left.path.display()),
         }
     }
+}
+
+/// Removes what the process `owner`, which has ended, has left of `plan`. What others
+/// hold a lock of is looked at again for as long as `patience`.
+pub(super) fn remove_left(plan: &CgroupPlan, owner: u32, patience: Duration) {
+    let end = Instant::now() + patience;
+    loop {
+        let mut held = false;
+        for wanted in &plan.dirs {
+            match remove_left_in(wanted, plan.version, owner) {
+                Ok(some) => held |= some,
+                Err(error) => debug!("{}: {error}", wanted.parent.display()),
+            }
+        }
+        let left = end.saturating_duration_since(Instant::now());
+        if !held || left.is_zero() {
+            return;
+        }
+        if let Err(error) = poll(&mut [], MOMENT.min(left)) {
+            return debug!("wait for who holds a cgroup: {error}");
+        }
+    }
+}
+
+/// As [`remove_left`], in one place; whether there is something that others hold.
+fn remove_left_in(wanted: &CgroupDir, version: CgroupVersion, owner: u32) -> io::Result<bool> {
+    let parent = open_dir(rustix::fs::CWD, &wanted.parent)?;
+    let mut names = Vec::new();
+    for entry in rustix::fs::Dir::read_from(&parent)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if entry.file_type() == FileType::Directory && is_of(&name, owner) {
+            names.push(name);
+        }
+    }
+    // Where we are ourselves can go when the container's is gone.
+    names.sort_by_key(|name| name.contains(ASIDE));
+    let mut held = false;
+    for name in names {
+        let Some(made) = Made::lock(&parent, &name, wanted)? else {
+            held = true;
+            continue;
+        };
+        let removed = if name.contains(ASIDE) {
+            let enabled = wanted.enable.clone();
+            Aside { made, enabled }.come_back()
+        } else {
+            made.remove(version)
+        };
+        if let Err(error) = removed {
+            warn!(
+                "remove the cgroup {}: {error}",
+                wanted.parent.join(&name).display()
+            );
+        }
+    }
+    Ok(held)
+}
+
+/// Whether a name is one that the process `owner` gives.
+fn is_of(name: &str, owner: u32) -> bool {
+    let id = name.strip_prefix(PREFIX);
+    let rest = id.and_then(|id| id.strip_prefix(&owner.to_string()));
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }
 
 impl Made {
@@ -501,4 +569,25 @@ fn remove_tree(parent: &OwnedFd, name: &str) -> Result<(), Errno> {
         }
     }
     rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_named_after_the_owner_is_inherited() {
+        for name in ["crun-lite-12", "crun-lite-12-2", "crun-lite-12-runtime"] {
+            assert!(is_of(name, 12), "{name}");
+        }
+        for name in [
+            "crun-lite-123",
+            "crun-lite-1",
+            "crun-lite-",
+            "12",
+            "cell-12",
+        ] {
+            assert!(!is_of(name, 12), "{name}");
+        }
+    }
 }

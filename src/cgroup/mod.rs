@@ -31,13 +31,15 @@
 //! `/proc/self/cgroup` and `/sys/fs/cgroup` show in the container as the root.
 //!
 //! A directory that has been made is locked (flock(2)) for as long as anybody has it
-//! open. A run that was killed has let go of its lock with its life: whoever makes a
-//! cgroup later in the same place removes what is named as ours and is not locked. Process
-//! ids would not do for that, which are reused and differ between PID namespaces.
+//! open. A run that was killed has let go of its lock with its life: its [`Heir`] removes
+//! what it has left, and where that was killed, too, whoever makes a cgroup later in the
+//! same place removes what is named as ours and is not locked. Process ids would not do
+//! for that, which are reused and differ between PID namespaces.
 
 mod design;
 mod discover;
 mod handle;
+mod heir;
 pub mod remedy;
 mod v1;
 mod v2;
@@ -45,3 +47,4 @@ mod v2;
 pub use design::design;
 pub use discover::{Cgroups, Delegated, Hierarchy, V1, look};
 pub use handle::Cgroup;
+pub use heir::Heir;

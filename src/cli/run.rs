@@ -186,11 +186,14 @@ fn carry_out(
         capture: spec.pcap.as_ref().map(Capture::create).transpose()?,
         refusals: spec.net_log.as_ref().map(NetLog::create).transpose()?,
     };
-    // Before the container, so that it is dropped after it.
-    let cgroup = plan.cgroup.as_ref().map(Cgroup::make).transpose()?;
+    // Before the container, so that they are dropped after it.
+    let (heir, cgroup) = duties::make_cgroup(plan)?;
     let network_of = set_up(Some(network));
     inherited.mounts = idmapped::mounts(plan)?;
     let mut prepared = container::spawn(plan, io_of(spec), network_of, cgroup.as_ref(), inherited)?;
+    if let Some(heir) = &heir {
+        prepared.spare(heir.pid());
+    }
     // While init is at work, which would be waited for anyway.
     let started = duties::start(&mut prepared, logs, cgroup)?;
     let keeper = Rc::clone(&started.keeper);
@@ -347,11 +350,14 @@ fn share(poll: &Poll) -> Result<Registry, Error> {
 
 /// A run without a network of its own: this process does nothing but wait.
 fn alone(spec: &RunSpec, plan: &Plan, mut inherited: Inherited) -> Result<u8, Error> {
-    // Before the container, so that it is dropped after it.
-    let cgroup = plan.cgroup.as_ref().map(Cgroup::make).transpose()?;
+    // Before the container, so that they are dropped after it.
+    let (heir, cgroup) = duties::make_cgroup(plan)?;
     inherited.mounts = idmapped::mounts(plan)?;
     let mut prepared =
         container::spawn(plan, io_of(spec), set_up(None), cgroup.as_ref(), inherited)?;
+    if let Some(heir) = &heir {
+        prepared.spare(heir.pid());
+    }
     let mut poll = new_poll()?;
     // Dropped when there is no container any more.
     let mut keeper = None;
@@ -370,6 +376,7 @@ fn alone(spec: &RunSpec, plan: &Plan, mut inherited: Inherited) -> Result<u8, Er
             drop(supervisor);
             drop(keeper);
             drop(cgroup);
+            drop(heir);
             signal::set_mask(SignalSet::EMPTY)
                 .map_err(|error| Error::host("unblock signals", error))?;
             return Ok(code);

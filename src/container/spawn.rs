@@ -285,6 +285,12 @@ fn set_oom_score_adj(pid: Pid, score: i16) -> Result<(), Error> {
 }
 
 impl Prepared {
+    /// Spares a child of this process that is none of the container's when what the
+    /// container has left behind is ended.
+    pub fn spare(&mut self, child: Pid) {
+        self.init.others.push(child);
+    }
+
     /// What a process needs that is to end the container in the parent's place.
     ///
     /// # Errors

@@ -7,12 +7,25 @@ use std::rc::Rc;
 
 use rustix::process::Pid;
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, Heir};
 use crate::config::Publish;
 use crate::container::{Prepared, Remains};
 use crate::error::{Error, chain};
 use crate::keeper::{Bound, Cleanup, Duties, Keeper, Log};
 use crate::net::{self, Capture, Driver, Folder, Listener, NetLog, Resolvers};
+use crate::plan::Plan;
+
+/// Makes the container's cgroup, if the plan has one, and before that the process that
+/// removes it where this one is killed; to be dropped after it.
+pub(super) fn make_cgroup(plan: &Plan) -> Result<(Option<Heir>, Option<Cgroup>), Error> {
+    let Some(wanted) = &plan.cgroup else {
+        return Ok((None, None));
+    };
+    let heir = Heir::start(wanted);
+    let heir = heir.map_err(|error| Error::host("fork the heir of the cgroup", error))?;
+    let cgroup = Cgroup::make(wanted, heir.pid())?;
+    Ok((Some(heir), Some(cgroup)))
+}
 
 /// The logs of a run, and where their files are.
 #[derive(Debug, Default)]
