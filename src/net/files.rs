@@ -127,6 +127,11 @@ impl Folder {
         }
     }
 
+    /// Removes the file that was made last, with which nothing can be done.
+    pub(super) fn take_back(&self) -> io::Result<()> {
+        self.remove(&self.name)
+    }
+
     /// Removes a file, and nothing else.
     fn remove(&self, name: &OsStr) -> io::Result<()> {
         let stat = rustix::fs::statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW)?;

@@ -67,7 +67,14 @@ impl Capture {
             skip: 0,
         };
         capture.begin_file();
-        capture.write().map_err(failed)?;
+        if let Err(error) = capture.write() {
+            // Told as the error that it is, and no empty file stays.
+            capture.file = None;
+            if let Err(error) = folder.take_back() {
+                tracing::warn!("--pcap: remove {:?}: {error}", capture.files.name());
+            }
+            return Err(failed(error));
+        }
         Ok((capture, folder))
     }
 

@@ -127,6 +127,13 @@ impl Cell {
         found
     }
 
+    /// Writes a file of its own, where the program is not yet.
+    pub(crate) fn set(&self, name: &str, value: &str) -> std::io::Result<()> {
+        self.dirs
+            .iter()
+            .try_for_each(|dir| fs::write(dir.join(name), value))
+    }
+
     /// What a file of the container's cgroup says.
     pub(crate) fn file(&self, name: &str) -> Option<String> {
         let made = self.made().into_iter();

@@ -22,8 +22,8 @@ pub(crate) struct Pty {
 }
 
 impl Pty {
-    /// A terminal of 24 lines and 80 columns that belongs to a user.
-    pub(crate) fn new(who: Who) -> Self {
+    /// The keyboard and screen of a terminal, and the terminal, which belongs to a user.
+    pub(crate) fn open(who: Who) -> (OwnedFd, OwnedFd) {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let keyboard = openpt(flags).unwrap();
         grantpt(&keyboard).unwrap();
@@ -33,6 +33,12 @@ impl Pty {
             let identity = who.identity();
             std::os::unix::fs::fchown(&terminal, Some(identity.uid), None).unwrap();
         }
+        (keyboard, terminal)
+    }
+
+    /// A terminal of 24 lines and 80 columns that belongs to a user.
+    pub(crate) fn new(who: Who) -> Self {
+        let (keyboard, terminal) = Self::open(who);
         let keyboard = File::from(keyboard);
         let screen = Captured::start(keyboard.try_clone().unwrap());
         let pty = Self {

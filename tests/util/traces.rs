@@ -59,13 +59,19 @@ fn pids() -> Vec<i32> {
     names.filter_map(|name| name.parse().ok()).collect()
 }
 
-/// The processes whose command line has this word in it.
+/// The processes whose command line or environment has this word in it. The program's
+/// own change their command line, but not their environment.
 pub(crate) fn marked(marker: &str) -> Vec<Process> {
     let own = i32::try_from(std::process::id()).unwrap();
     let others = pids().into_iter().filter(|&pid| pid != own);
     others
         .filter_map(Process::read)
-        .filter(|process| process.command_line.contains(marker))
+        .filter(|process| {
+            let environment = fs::read(format!("/proc/{}/environ", process.pid));
+            let environment = environment.unwrap_or_default();
+            process.command_line.contains(marker)
+                || String::from_utf8_lossy(&environment).contains(marker)
+        })
         .collect()
 }
 
@@ -89,6 +95,12 @@ pub(crate) fn below(pid: Pid) -> Vec<Process> {
         .iter()
         .filter_map(|&pid| Process::read(pid))
         .collect()
+}
+
+/// What a process calls itself (`/proc/PID/comm`).
+pub(crate) fn name(pid: i32) -> String {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    name.trim_end().to_owned()
 }
 
 /// Its number in its innermost PID namespace.
