@@ -66,7 +66,7 @@ both! {
             .flat_map(|traces| &traces.namespaces)
             .filter(|name| name.starts_with("net:"))
             .collect();
-        assert!(networks.len() >= CONTAINERS.into(), "{} networks", networks.len());
+        assert!(networks.len() >= usize::from(CONTAINERS), "{} networks", networks.len());
         assert!(cell.made().len() >= usize::from(CONTAINERS) / 2, "{:?}", cell.made());
         let listening = host.tool(&["ss", "-Hltn"]);
         let port = |line: &str| -> Option<u16> {
@@ -74,7 +74,7 @@ both! {
         };
         let ours = |port: &u16| (FIRST_PORT..FIRST_PORT + CONTAINERS).contains(port);
         let published = listening.lines().filter_map(port).filter(ours).count();
-        assert_eq!(published, CONTAINERS.into(), "{listening}");
+        assert_eq!(published, usize::from(CONTAINERS), "{listening}");
 
         let ends = || ENDS.iter().cycle();
         for ((run, traces), (victim, signal, _)) in runs.iter().zip(&traces).zip(ends()) {

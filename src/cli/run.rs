@@ -24,7 +24,7 @@ use super::options::{self, Host};
 use super::output;
 use super::report::Report;
 use super::{binfmt, seal};
-use crate::cgroup::{self, Cgroup};
+use crate::cgroup;
 use crate::config::{
     BuiltinNetwork, EgressRules, Groups, Network, Propagation, RootFs, RunSpec, search_domains,
 };
