@@ -234,8 +234,10 @@ fn kill(who: Who, victim: Victim) {
             // Nobody misses it.
             rustix::process::kill_process(run.pid(), Signal::TERM).unwrap();
         }
-        times.push(wait_for_all(&all, begin, &traces));
+        // It is reaped at once, as by any shell: a keeper waits a while for that, to say
+        // how its parent has died.
         let (code, signal, said) = run.finish();
+        times.push(wait_for_all(&all, begin, &traces));
         let right = match victim {
             Victim::Parent => signal == Some(9),
             Victim::Keeper => code == Some(125),
