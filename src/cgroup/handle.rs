@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal};
 use tracing::{debug, warn};
 
+use super::tree;
 use crate::error::Error;
 use crate::plan::{CgroupDir, CgroupFile, CgroupPlan, CgroupVersion};
 
@@ -192,7 +193,7 @@ impl Drop for Cgroup {
     }
 }
 
-fn open_dir(parent: impl AsFd, name: impl rustix::path::Arg) -> Result<OwnedFd, Errno> {
+pub(super) fn open_dir(parent: impl AsFd, name: impl rustix::path::Arg) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(parent, name, flags, Mode::empty())
 }
@@ -491,8 +492,8 @@ impl Made {
     fn remove(&self, version: CgroupVersion) -> io::Result<()> {
         let end = Instant::now() + PATIENCE;
         loop {
-            match remove_tree(&self.parent, &self.name) {
-                Ok(()) | Err(Errno::NOENT) => return Ok(()),
+            match tree::remove(&self.parent, &self.name, end) {
+                Ok(()) => return Ok(()),
                 Err(Errno::BUSY) if Instant::now() < end => {}
                 Err(error) => return Err(error.into()),
             }
@@ -551,24 +552,6 @@ fn poll(fds: &mut [PollFd<'_>], limit: Duration) -> io::Result<()> {
         Ok(_) | Err(Errno::INTR) => Ok(()),
         Err(error) => Err(error.into()),
     }
-}
-
-/// Removes a cgroup with those below it, which a container may have made.
-fn remove_tree(parent: &OwnedFd, name: &str) -> Result<(), Errno> {
-    match rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR) {
-        // With processes in it, or others below it.
-        Err(Errno::BUSY) => {}
-        result => return result,
-    }
-    let dir = open_dir(parent, name)?;
-    for entry in rustix::fs::Dir::read_from(&dir)? {
-        let entry = entry?;
-        let name = entry.file_name().to_string_lossy();
-        if entry.file_type() == FileType::Directory && !matches!(&*name, "." | "..") {
-            remove_tree(&dir, &name)?;
-        }
-    }
-    rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)
 }
 
 #[cfg(test)]

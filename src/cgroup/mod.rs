@@ -41,6 +41,7 @@ mod discover;
 mod handle;
 mod heir;
 pub mod remedy;
+mod tree;
 mod v1;
 mod v2;
 
