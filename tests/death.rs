@@ -3,7 +3,6 @@
 //! The moments are random; `CRUN_LITE_KILLS` says how many of them each test tries. How
 //! soon all of a run was gone is printed, not asserted.
 
-use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
@@ -13,6 +12,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::util::cgroup::Cell;
 use crate::util::command::Running;
+use crate::util::places::Places;
 use crate::util::pty::{OnTerminal, Pty};
 use crate::util::traces::{self, Traces};
 use crate::util::{Host, SOON, Who, eventually, number_from_env, report};
@@ -122,14 +122,31 @@ impl Run<'_> {
     }
 }
 
-/// The process that is called so below a run, if it is there.
+/// The process that is called so below a run, if it is there. One that is ending is not,
+/// and the container's command is not one of the host's programs that set the run up:
+/// their end, or a signal to what is left of them, ends no container.
 fn process(run: Pid, name: &str) -> Option<i32> {
     let below = traces::below(run);
     let is_it = |pid: &i32| match name {
-        "command" => matches!(&*traces::name(*pid), "sh" | "sleep"),
+        "command" => {
+            let parent = traces::parent(*pid).map(traces::name);
+            matches!(&*traces::name(*pid), "sh" | "sleep")
+                && parent.is_some_and(|parent| parent == "crun-lite-init")
+        }
         name => traces::name(*pid) == name,
     };
     below.iter().map(|process| process.pid).find(is_it)
+}
+
+/// Whether it has ended. A signal to one that has, and has not been reaped, is no error
+/// and does nothing.
+fn has_ended(pidfd: &OwnedFd) -> bool {
+    let at_once = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
+    rustix::io::retry_on_intr(|| poll(&mut fds, Some(&at_once))).unwrap() > 0
 }
 
 /// Waits for the victims; descriptors of them.
@@ -182,12 +199,7 @@ fn kill(who: Who, victim: Victim) {
         Ok(cell) => cell,
         Err(why) => return crate::util::skip(&why),
     };
-    let folder = who.folder();
-    for name in ["home", "run", "tmp"] {
-        fs::create_dir(folder.path().join(name)).unwrap();
-        who.own(&folder.path().join(name));
-    }
-    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let places = Places::new(who);
     let kinds = Kind::with(victim, who.has_tun());
     need!(!kinds.is_empty(), "{who:?} may not open /dev/net/tun");
     let mut times = Vec::new();
@@ -201,12 +213,7 @@ fn kill(who: Who, victim: Victim) {
         } else {
             who.crun(&args)
         };
-        let crun = crun
-            .on(&host)
-            .env("CRUN_LITE_TEST_MARKER", &marker)
-            .env("HOME", &at("home"))
-            .env("XDG_RUNTIME_DIR", &at("run"))
-            .env("TMPDIR", &at("tmp"));
+        let crun = places.of(crun.on(&host).env("CRUN_LITE_TEST_MARKER", &marker));
         let pty = kind.terminal.then(|| Pty::new(who));
         let modes = pty.as_ref().map(Pty::modes);
         let run = match &pty {
@@ -227,6 +234,10 @@ fn kill(who: Who, victim: Victim) {
         let begin = Instant::now();
         for victim in &victims {
             // A run whose keeper is dead may have ended before the other is killed.
+            assert!(
+                victims.len() > 1 || !has_ended(victim),
+                "{what}: it is dead already"
+            );
             let killed = pidfd_send_signal(victim, Signal::KILL);
             assert!(killed.is_ok() || victims.len() > 1, "{what}: {killed:?}");
         }
@@ -259,10 +270,7 @@ fn kill(who: Who, victim: Victim) {
         }
     }
     assert_eq!(host.mounts(), mounts);
-    for name in ["home", "run", "tmp"] {
-        let left: Vec<_> = fs::read_dir(at(name)).unwrap().collect();
-        assert!(left.is_empty(), "{name}: {left:?}");
-    }
+    places.assert_empty();
     if host.is_own() {
         let links = host.tool(&["ip", "-oneline", "link"]);
         assert!(!links.contains("tap"), "{links}");

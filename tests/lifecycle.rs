@@ -7,7 +7,7 @@ use rustix::process::Signal;
 
 use crate::util::command::Running;
 use crate::util::traces::{self, Traces};
-use crate::util::{Host, SOON, Who, eventually, number_from_env};
+use crate::util::{Host, SOON, Who, eventually};
 
 /// Nothing of a dead run may be left after this.
 const A_SECOND: Duration = Duration::from_secs(1);
@@ -237,61 +237,6 @@ both! {
         rustix::process::kill_process(init, Signal::KILL).unwrap();
         run.finish().exit(137);
         traces.assert_gone(A_SECOND);
-    }
-
-    fn many_runs_in_a_row_leave_nothing(who) {
-        need!(who.has_tun(), "{who:?} may not open /dev/net/tun");
-        let host = Host::new();
-        let mounts = host.mounts();
-        let folder = who.folder();
-        for name in ["home", "run", "tmp"] {
-            fs::create_dir(folder.path().join(name)).unwrap();
-            who.own(&folder.path().join(name));
-        }
-        let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-        let marker = format!("row-{who:?}-{}", std::process::id());
-        for round in 0..number_from_env("CRUN_LITE_RUNS", 100) {
-            let run = who
-                .crun(&["--net=builtin", "--", "true", &marker])
-                .on(&host);
-            let output = run
-                .env("HOME", &at("home"))
-                .env("XDG_RUNTIME_DIR", &at("run"))
-                .env("TMPDIR", &at("tmp"))
-                .run();
-            assert_eq!(output.code(), Some(0), "round {round}{output}");
-            assert_eq!(output.stderr, "", "round {round}{output}");
-        }
-        eventually("no process is left", A_SECOND, || {
-            traces::marked(&marker).is_empty()
-        });
-        assert_eq!(host.mounts(), mounts);
-        for name in ["home", "run", "tmp"] {
-            let left: Vec<_> = fs::read_dir(at(name)).unwrap().collect();
-            assert!(left.is_empty(), "{name}: {left:?}");
-        }
-        if host.is_own() {
-            let links = host.tool(&["ip", "-oneline", "link"]);
-            assert!(!links.contains("tap"), "{links}");
-        }
-    }
-
-    fn runs_side_by_side_do_not_meet(who) {
-        let runs: Vec<_> = (0..8)
-            .map(|number| {
-                who.crun(&[
-                    "--net=none",
-                    "--",
-                    "sh",
-                    "-c",
-                    &format!("echo {number} > /tmp/f; sleep 0.2; cat /tmp/f"),
-                ])
-                .spawn()
-            })
-            .collect();
-        for (number, run) in runs.into_iter().enumerate() {
-            assert_eq!(run.finish().success(), format!("{number}\n"));
-        }
     }
 }
 

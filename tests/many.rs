@@ -1,15 +1,20 @@
-//! Many containers at the same time, which end in different ways.
+//! Many containers: one after another, beside each other, and fifty that end in different
+//! ways.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::util::cgroup::Cell;
 use crate::util::host::WORLD_ADDRESS;
+use crate::util::places::Places;
 use crate::util::servers::TcpServer;
 use crate::util::traces::{self, Traces};
-use crate::util::{Host, SOON, Side, Who, eventually, has_program};
+use crate::util::{Host, SOON, Side, Who, eventually, has_program, number_from_env};
 
+/// Nothing of a dead run may be left after this.
+const A_SECOND: Duration = Duration::from_secs(1);
 /// How many.
 const CONTAINERS: u16 = 50;
 /// The first of the host's ports that are published.
@@ -27,6 +32,49 @@ const ENDS: [(&str, Signal, &[i32]); 6] = [
 ];
 
 both! {
+    fn many_runs_in_a_row_leave_nothing(who) {
+        need!(who.has_tun(), "{who:?} may not open /dev/net/tun");
+        let host = Host::new();
+        let mounts = host.mounts();
+        let places = Places::new(who);
+        let marker = format!("row-{who:?}-{}", std::process::id());
+        for round in 0..number_from_env("CRUN_LITE_RUNS", 100) {
+            let run = who
+                .crun(&["--net=builtin", "--", "true", &marker])
+                .on(&host);
+            let output = places.of(run).run();
+            assert_eq!(output.code(), Some(0), "round {round}{output}");
+            assert_eq!(output.stderr, "", "round {round}{output}");
+        }
+        eventually("no process is left", A_SECOND, || {
+            traces::marked(&marker).is_empty()
+        });
+        assert_eq!(host.mounts(), mounts);
+        places.assert_empty();
+        if host.is_own() {
+            let links = host.tool(&["ip", "-oneline", "link"]);
+            assert!(!links.contains("tap"), "{links}");
+        }
+    }
+
+    fn runs_side_by_side_do_not_meet(who) {
+        let runs: Vec<_> = (0..8)
+            .map(|number| {
+                who.crun(&[
+                    "--net=none",
+                    "--",
+                    "sh",
+                    "-c",
+                    &format!("echo {number} > /tmp/f; sleep 0.2; cat /tmp/f"),
+                ])
+                .spawn()
+            })
+            .collect();
+        for (number, run) in runs.into_iter().enumerate() {
+            assert_eq!(run.finish().success(), format!("{number}\n"));
+        }
+    }
+
     fn fifty_containers_at_once_leave_nothing(who) {
         need!(who.has_tun(), "{who:?} may not open /dev/net/tun");
         need!(Who::tests_run_as_root(), "a world of the test's own needs root");
@@ -38,6 +86,7 @@ both! {
         };
         let mounts = host.mounts();
         let links = host.tool(&["ip", "-oneline", "link"]);
+        let places = Places::new(who);
         let server = TcpServer::echo(&host, Side::World, WORLD_ADDRESS);
         let marker = format!("many-{who:?}-{}-", std::process::id());
         let script = format!(
@@ -54,7 +103,8 @@ both! {
                     args.push("--memory=256m");
                 }
                 args.extend(["--", "bash", "-c", &script, &marker]);
-                cell.crun(&args).on(&host).env("CRUN_LITE_TEST_MARKER", &marker).spawn()
+                let crun = cell.crun(&args).on(&host);
+                places.of(crun.env("CRUN_LITE_TEST_MARKER", &marker)).spawn()
             })
             .collect();
         for run in &runs {
@@ -99,6 +149,7 @@ both! {
         eventually("no cgroup is left", SOON, || cell.made().is_empty());
         assert_eq!(host.mounts(), mounts);
         assert_eq!(host.tool(&["ip", "-oneline", "link"]), links);
+        places.assert_empty();
         let listening = host.tool(&["ss", "-Hltn"]);
         assert_eq!(listening.lines().filter_map(port).filter(ours).count(), 0, "{listening}");
     }

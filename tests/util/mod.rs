@@ -66,6 +66,7 @@ pub(crate) mod dns;
 pub(crate) mod family;
 pub(crate) mod host;
 pub(crate) mod http;
+pub(crate) mod places;
 pub(crate) mod pty;
 pub(crate) mod rootfs;
 pub(crate) mod servers;

@@ -103,6 +103,11 @@ pub(crate) fn name(pid: i32) -> String {
     name.trim_end().to_owned()
 }
 
+/// The process that it is a child of.
+pub(crate) fn parent(pid: i32) -> Option<i32> {
+    stat(pid).map(|(_, parent, _)| parent)
+}
+
 /// Its number in its innermost PID namespace.
 pub(crate) fn inner_pid(pid: i32) -> Option<i32> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
