@@ -304,13 +304,13 @@ fn host_data_before_the_handshake_is_complete() {
     let seen = w.take_tcp();
     let payload: Vec<u8> = seen.iter().flat_map(|s| s.payload.clone()).collect();
     assert_eq!(payload, b"banner");
-    assert!(seen.iter().any(|s| s.flags & frames::FIN != 0));
+    assert!(seen.iter().any(|s| s.flags & FIN != 0));
 }
 
 #[test]
 fn stray_segments_are_reset() {
     let mut w = World::plain();
-    for flags in [ACK, frames::FIN | ACK, frames::PSH | ACK, SYN | ACK] {
+    for flags in [ACK, FIN | ACK, frames::PSH | ACK, SYN | ACK] {
         w.send(&Segment::new(1234, remote(1, 80), flags, 5, 99).frame());
         let seen = w.take_tcp();
         assert_eq!(seen.len(), 1);
@@ -339,7 +339,7 @@ fn stray_segments_to_nobody_are_dropped() {
         frames::GUEST,
     ];
     for to in nobody {
-        for flags in [ACK, SYN | ACK, 0, frames::FIN] {
+        for flags in [ACK, SYN | ACK, 0, FIN] {
             w.send(&Segment::new(1234, SocketAddrV4::new(to, 80), flags, 1, 1).frame());
             assert_eq!(w.take(), [], "{to}");
         }
