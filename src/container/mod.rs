@@ -32,7 +32,7 @@ use crate::ns::Lease;
 
 pub use remains::{EndChildren, Remains, SendSignal};
 pub use rlimits::raise as raise_limits;
-pub use spawn::{Prepared, spawn};
+pub use spawn::{Prepared, block_signals, spawn};
 pub use supervisor::{Sockets, Supervisor};
 
 /// What the command's standard streams are.

@@ -143,6 +143,18 @@ pub struct Prepared {
     pub(super) released: bool,
 }
 
+/// Blocks the signals that are passed on to the command, as [`spawn`] does: for who makes
+/// something before that does not end with this process. They are not lost.
+///
+/// # Errors
+/// Those of sigaction(2) and sigprocmask(2).
+pub fn block_signals() -> Result<(), Error> {
+    let watched = watched_signals().map_err(|e| Error::host("look at the signals", e))?;
+    signal::set_mask(watched)
+        .map(drop)
+        .map_err(|e| Error::host("block signals", e))
+}
+
 /// Clones the container's init, which carries out `plan` up to its last step
 /// while the caller goes on. `cgroup` is what the plan's has become; it is to outlive
 /// the container. A lease in `inherited` is kept until that is gone.

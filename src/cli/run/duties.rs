@@ -9,7 +9,7 @@ use rustix::process::Pid;
 
 use crate::cgroup::{Cgroup, Heir};
 use crate::config::Publish;
-use crate::container::{Prepared, Remains};
+use crate::container::{self, Prepared, Remains};
 use crate::error::{Error, chain};
 use crate::keeper::{Bound, Cleanup, Duties, Keeper, Log};
 use crate::net::{self, Capture, Driver, Folder, Listener, NetLog, Resolvers};
@@ -21,6 +21,8 @@ pub(super) fn make_cgroup(plan: &Plan) -> Result<(Option<Heir>, Option<Cgroup>),
     let Some(wanted) = &plan.cgroup else {
         return Ok((None, None));
     };
+    // One that ended this process now would leave the cgroup to the heir alone.
+    container::block_signals()?;
     let heir = Heir::start(wanted);
     let heir = heir.map_err(|error| Error::host("fork the heir of the cgroup", error))?;
     let cgroup = Cgroup::make(wanted, heir.pid())?;
