@@ -3,9 +3,8 @@
 
 use std::fs::{self, File};
 use std::io::Read;
-use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Stdio};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
@@ -40,15 +39,7 @@ struct OnScreen {
 impl OnScreen {
     fn start(who: Who, host: &Host, args: &[&str]) -> Self {
         let (screen, terminal) = Pty::open(who);
-        let program = who.crun(args).on(host).outermost(&["setsid", "--ctty"]);
-        let stream = || Stdio::from(terminal.as_fd().try_clone_to_owned().unwrap());
-        let mut command = program.command();
-        let child = command
-            .stdin(stream())
-            .stdout(stream())
-            .stderr(stream())
-            .spawn()
-            .unwrap();
+        let (child, program) = Pty::spawn_on(&terminal, who.crun(args).on(host));
         Self {
             screen: File::from(screen),
             child,

@@ -90,10 +90,8 @@ impl Cgroup {
                     made: Made::new(&parent, wanted, ASIDE)?,
                     enabled: wanted.enable.clone(),
                 });
-                aside.made.enter(std::process::id())?;
-                aside
-                    .made
-                    .enter(heir.as_raw_nonzero().get().unsigned_abs())?;
+                aside.made.enter(rustix::process::getpid())?;
+                aside.made.enter(heir)?;
             }
             pass_on(&parent, wanted)?;
             cgroup.dirs.push(Made::new(&parent, wanted, "")?);
@@ -122,7 +120,6 @@ impl Cgroup {
         if self.version == CgroupVersion::V2 {
             return Ok(());
         }
-        let pid = pid.as_raw_nonzero().get().unsigned_abs();
         self.dirs.iter().try_for_each(|made| made.enter(pid))
     }
 
@@ -411,8 +408,8 @@ impl Made {
     }
 
     /// Puts a process into it.
-    fn enter(&self, pid: u32) -> Result<(), Error> {
-        self.write(PROCS, &pid.to_string())
+    fn enter(&self, pid: Pid) -> Result<(), Error> {
+        self.write(PROCS, &pid.as_raw_nonzero().to_string())
             .map_err(|error| self.failed("put a process into the cgroup", PROCS, error))
     }
 

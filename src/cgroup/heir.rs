@@ -19,18 +19,16 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::process::{DumpableBehavior, Pid, WaitId, WaitIdOptions};
+use rustix::process::{Pid, WaitId, WaitIdOptions};
 use tracing::{debug, error, warn};
 
 use super::handle;
 use crate::error::EXIT_RUNTIME;
 use crate::plan::CgroupPlan;
 use crate::sys;
-use crate::sys::process::{Child, CloneFlags, ExitOnUnwind, Forked};
-use crate::sys::signal::{self, SignalSet};
+use crate::sys::helper::{fork_helper, stand_apart};
+use crate::sys::process::{Child, ExitOnUnwind, Forked};
 
-/// What it shows as its command line.
-const TITLE: &str = "crun-lite heir";
 /// How long others that hold a lock of the killed run may take to let go: its keeper,
 /// which removes the cgroup itself, and init, which is about to end.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -51,15 +49,9 @@ impl Heir {
     pub fn start(plan: &CgroupPlan) -> io::Result<Self> {
         let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         let owner = std::process::id();
-        // One that is delivered to it before it has its own mask would be the run's.
-        let mask = signal::set_mask(SignalSet::ALL)?;
-        let forked = sys::process::fork(CloneFlags::NONE, None);
-        if matches!(forked, Ok(Forked::Child)) {
-            run(plan, owner, &reader);
-        }
-        signal::set_mask(mask)?;
-        let Forked::Parent(child) = forked? else {
-            return Err(io::Error::from_raw_os_error(libc::EPROTO));
+        let child = match fork_helper()? {
+            Forked::Child => run(plan, owner, &reader),
+            Forked::Parent(child) => child,
         };
         debug!(
             pid = child.pid.as_raw_nonzero().get(),
@@ -95,7 +87,9 @@ impl Drop for Heir {
 /// The life of the heir; never returns into what it was forked from.
 fn run(plan: &CgroupPlan, owner: u32, reader: &OwnedFd) -> ! {
     let _guard = ExitOnUnwind(EXIT_RUNTIME);
-    let patience = match detach(reader).and_then(|()| was_orderly(reader)) {
+    // The writer above all is let go of.
+    let apart = stand_apart(&[reader.as_fd()], c"crun-lite-heir", "crun-lite heir");
+    let patience = match apart.and_then(|()| was_orderly(reader)) {
         Ok(true) => Duration::ZERO,
         Ok(false) => PATIENCE,
         Err(error) => {
@@ -105,24 +99,6 @@ fn run(plan: &CgroupPlan, owner: u32, reader: &OwnedFd) -> ! {
     };
     handle::remove_left(plan, owner, patience);
     sys::process::exit(0)
-}
-
-/// Lets go of what is the run's alone, the writer above all.
-fn detach(reader: &OwnedFd) -> io::Result<()> {
-    sys::fd::close_all_but(&[reader.as_fd()])?;
-    // Whoever waits for the end of the run's output does not wait for this process.
-    rustix::stdio::dup2_stdin(reader)?;
-    rustix::stdio::dup2_stdout(reader)?;
-    rustix::process::setsid()?;
-    signal::reset_dispositions();
-    signal::set_mask(SignalSet::ALL)?;
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
-    rustix::thread::set_no_new_privs(true)?;
-    rustix::thread::set_name(c"crun-lite-heir")?;
-    if let Err(error) = sys::args::replace(TITLE) {
-        debug!("the heir shows the command line that the run was started with: {error}");
-    }
-    Ok(())
 }
 
 /// Waits for the end of the run; whether it came by itself.

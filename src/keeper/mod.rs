@@ -54,8 +54,8 @@ use crate::config::{Publish, Transport};
 use crate::error::hint::SETTINGS;
 use crate::ipc::{Channel, Received};
 use crate::sys;
-use crate::sys::process::{Child, CloneFlags, Forked};
-use crate::sys::signal::{self, SignalSet};
+use crate::sys::helper::fork_helper;
+use crate::sys::process::{Child, Forked};
 use messages::{FromKeeper, Numbered, ToKeeper};
 
 /// How long the keeper may take to answer. What it does takes milliseconds at most,
@@ -195,20 +195,16 @@ impl Keeper {
         channel.set_patience(PATIENCE)?;
         let parent = sys::pidfd::of_self()?;
         let parent_pid = rustix::process::getpid();
-        // One that is delivered to it before it has its own mask would be the parent's.
-        let mask = signal::set_mask(SignalSet::ALL)?;
-        let forked = sys::process::fork(CloneFlags::NONE, None);
-        if matches!(forked, Ok(Forked::Child)) {
-            let ends = process::Ends {
-                channel: theirs,
-                parent,
-                parent_pid,
-            };
-            process::run(ends, duties, cleanups);
-        }
-        signal::set_mask(mask)?;
-        let Forked::Parent(child) = forked? else {
-            return Err(io::Error::from_raw_os_error(libc::EPROTO));
+        let child = match fork_helper()? {
+            Forked::Child => {
+                let ends = process::Ends {
+                    channel: theirs,
+                    parent,
+                    parent_pid,
+                };
+                process::run(ends, duties, cleanups)
+            }
+            Forked::Parent(child) => child,
         };
         debug!(pid = child.pid.as_raw_nonzero().get(), "forked the keeper");
         for cleanup in cleanups {

@@ -6,20 +6,18 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
-use rustix::process::{DumpableBehavior, Pid};
+use rustix::process::Pid;
 use rustix::time::Timespec;
-use tracing::{debug, error, warn};
+use tracing::{error, warn};
 
 use super::messages::{FromKeeper, MOST_BOUND, Numbered, ToKeeper};
 use super::{Bound, Cleanup, Duties};
 use crate::error::{EXIT_RUNTIME, hint};
 use crate::ipc::{Channel, Received};
 use crate::sys;
+use crate::sys::helper::stand_apart;
 use crate::sys::process::ExitOnUnwind;
-use crate::sys::signal::SignalSet;
 
-/// What it shows as its command line; the parent's holds the user's options.
-const TITLE: &str = "crun-lite keeper";
 /// How long the end of the parent may take once its descriptors are closed.
 const DYING: Duration = Duration::from_secs(1);
 /// How long its parent may take to reap it.
@@ -72,24 +70,10 @@ struct Process {
 impl Process {
     /// Lets go of what is the parent's alone.
     fn detach(&self, cleanups: &[Box<dyn Cleanup>]) -> io::Result<()> {
-        let mut kept = self.duties.descriptors();
+        let mut kept = vec![self.ends.channel.as_fd(), self.ends.parent.as_fd()];
+        kept.extend(self.duties.descriptors());
         kept.extend(cleanups.iter().flat_map(|cleanup| cleanup.descriptors()));
-        kept.extend([self.ends.channel.as_fd(), self.ends.parent.as_fd()]);
-        sys::fd::close_all_but(&kept)?;
-        // Whoever waits for the end of the run's output does not wait for this process.
-        rustix::stdio::dup2_stdin(&self.ends.channel)?;
-        rustix::stdio::dup2_stdout(&self.ends.channel)?;
-        rustix::process::setsid()?;
-        sys::signal::reset_dispositions();
-        sys::signal::set_mask(SignalSet::ALL)?;
-        // Its memory is the parent's, and with --pid=host the container can see it.
-        rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
-        rustix::thread::set_no_new_privs(true)?;
-        rustix::thread::set_name(c"crun-lite-keep")?;
-        if let Err(error) = sys::args::replace(TITLE) {
-            debug!("the keeper shows the command line that it was started with: {error}");
-        }
-        Ok(())
+        stand_apart(&kept, c"crun-lite-keep", "crun-lite keeper")
     }
 
     /// Answers until the parent is about to end (the number of that question) or gone.

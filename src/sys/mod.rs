@@ -9,6 +9,7 @@ pub mod child;
 pub mod exec;
 pub mod fd;
 pub mod heap;
+pub mod helper;
 pub mod ip;
 pub mod keyring;
 pub mod landlock;

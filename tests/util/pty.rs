@@ -50,9 +50,9 @@ impl Pty {
         pty
     }
 
-    /// Starts a program whose controlling terminal it is.
-    pub(crate) fn spawn(&self, crun: CrunLite) -> OnTerminal<'_> {
-        let stream = || Stdio::from(self.terminal.try_clone().unwrap());
+    /// Starts a program whose controlling terminal is this.
+    pub(crate) fn spawn_on(terminal: &OwnedFd, crun: CrunLite) -> (Child, CrunLite) {
+        let stream = || Stdio::from(terminal.try_clone().unwrap());
         // setsid(1) does not fork here: what we spawn leads no process group.
         let program = crun.outermost(&["setsid", "--ctty"]);
         let mut command = program.command();
@@ -62,6 +62,12 @@ impl Pty {
             .stderr(stream())
             .spawn()
             .unwrap();
+        (child, program)
+    }
+
+    /// Starts a program whose controlling terminal it is.
+    pub(crate) fn spawn(&self, crun: CrunLite) -> OnTerminal<'_> {
+        let (child, program) = Self::spawn_on(&self.terminal, crun);
         OnTerminal {
             pty: self,
             child,
