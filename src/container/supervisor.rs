@@ -238,6 +238,14 @@ impl Supervisor {
         if self.relay.as_ref().is_some_and(|relay| !relay.is_drained()) {
             return Ok(None);
         }
+        // What came while there was a container was for that, and must not end this process
+        // when signals are let through again.
+        while self
+            .signals
+            .next()
+            .map_err(|e| Error::host("read the pending signals", e))?
+            .is_some()
+        {}
         // The terminal first: whatever is printed next is printed in order.
         self.terminal = None;
         self.outcome.take().unwrap_or(Ok(code)).map(Some)
