@@ -1,9 +1,7 @@
 //! The container's cgroup while it lives: made, filled, asked, removed.
 
-use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -255,17 +253,26 @@ fn value(text: &str, key: &str) -> Option<u64> {
     lines.find(|(name, _)| *name == key)?.1.parse().ok()
 }
 
+/// The directories in `parent` with such names.
+fn names_in(parent: &OwnedFd, is_such: impl Fn(&str) -> bool) -> Result<Vec<String>, Errno> {
+    let mut names = Vec::new();
+    for entry in rustix::fs::Dir::read_from(parent)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if entry.file_type() == FileType::Directory && is_such(&name) {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
 /// Removes what runs that were killed have left in `parent`.
 fn sweep(parent: &OwnedFd, wanted: &CgroupDir, version: CgroupVersion) {
-    let entries = match rustix::fs::Dir::read_from(parent) {
-        Ok(entries) => entries,
+    let names = match names_in(parent, |name| name.starts_with(PREFIX)) {
+        Ok(names) => names,
         Err(error) => return debug!("look for left cgroups: {error}"),
     };
-    for entry in entries.filter_map(Result::ok) {
-        let name = OsStr::from_bytes(entry.file_name().to_bytes()).to_string_lossy();
-        if entry.file_type() != FileType::Directory || !name.starts_with(PREFIX) {
-            continue;
-        }
+    for name in names {
         // Others may have taken, removed or own it; all of that is fine.
         let Ok(Some(left)) = Made::lock(parent, &name, wanted) else {
             continue;
@@ -302,14 +309,7 @@ pub(super) fn remove_left(plan: &CgroupPlan, owner: u32, patience: Duration) {
 /// As [`remove_left`], in one place; whether there is something that others hold.
 fn remove_left_in(wanted: &CgroupDir, version: CgroupVersion, owner: u32) -> io::Result<bool> {
     let parent = open_dir(rustix::fs::CWD, &wanted.parent)?;
-    let mut names = Vec::new();
-    for entry in rustix::fs::Dir::read_from(&parent)? {
-        let entry = entry?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if entry.file_type() == FileType::Directory && is_of(&name, owner) {
-            names.push(name);
-        }
-    }
+    let mut names = names_in(&parent, |name| is_of(name, owner))?;
     // Where we are ourselves can go when the container's is gone.
     names.sort_by_key(|name| name.contains(ASIDE));
     let mut held = false;
