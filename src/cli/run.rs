@@ -5,6 +5,7 @@
 //! ([`crate::security::sandbox`]), and what needs more is asked of the
 //! [keeper](crate::keeper).
 
+mod answers;
 mod duties;
 mod idmapped;
 
@@ -26,12 +27,12 @@ use super::report::Report;
 use super::{binfmt, seal};
 use crate::cgroup;
 use crate::config::{
-    BuiltinNetwork, EgressRules, Groups, Network, Propagation, RootFs, RunSpec, search_domains,
+    BuiltinNetwork, Groups, Network, Propagation, RootFs, RunSpec, search_domains,
 };
 use crate::container::{
     self, Inherited, NetLink, NetworkSetup, Prepared, Sockets, SpawnIo, Supervisor,
 };
-use crate::control::{Answer, Counter, Flow, Port, Request, Server};
+use crate::control::Server;
 use crate::error::Error;
 use crate::keeper::Keeper;
 use crate::net::{self, Capture, Driver, Listener, NetLog};
@@ -426,77 +427,6 @@ fn take_name(given: Option<&str>) -> Result<Server, Error> {
     }
 }
 
-/// Does what `crun-lite port` and `crun-lite net` ask for.
-fn answer(driver: &mut Driver, keeper: &Keeper, request: Request) -> Answer {
-    match request {
-        Request::PortList => Answer::Ports(ports(driver)),
-        Request::PortAdd(wanted) => {
-            let publish = |listeners| {
-                let published = driver.publish(listeners);
-                published.map_err(|error| Report::from(error).into_message())
-            };
-            match duties::bind(keeper, &wanted).and_then(publish) {
-                Ok(()) => Answer::Ports(ports(driver)),
-                Err(why) => Answer::Error(why),
-            }
-        }
-        Request::PortRemove(unwanted) => match driver.unpublish(&unwanted) {
-            Ok(()) => Answer::Ports(ports(driver)),
-            Err(port) => Answer::Error(format!("{port} is not published")),
-        },
-        Request::NetFlows(from) => {
-            let (flows, next) = driver.flows(from);
-            Answer::Flows {
-                flows: flows.iter().map(flow).collect(),
-                next,
-            }
-        }
-        Request::NetRules => Answer::Rules(driver.rules()),
-        Request::NetRulesAdd(action, texts) => changed(driver.add_rules(action, &texts)),
-        Request::NetRulesRemove(action, texts) => changed(driver.remove_rules(action, &texts)),
-        Request::NetDefault(action) => Answer::Rules(driver.set_default(action)),
-        Request::NetStats => {
-            let counter = |figure: net::Figure| Counter {
-                name: figure.name.to_owned(),
-                help: figure.help.to_owned(),
-                gauge: figure.gauge,
-                value: figure.value,
-            };
-            Answer::Stats(driver.figures().into_iter().map(counter).collect())
-        }
-    }
-}
-
-fn changed(rules: Result<EgressRules, String>) -> Answer {
-    rules.map_or_else(Answer::Error, Answer::Rules)
-}
-
-fn ports(driver: &Driver) -> Vec<Port> {
-    let port = |(protocol, host, container_port)| Port {
-        protocol,
-        host,
-        container_port,
-    };
-    driver.ports().into_iter().map(port).collect()
-}
-
-fn flow(info: &net::FlowInfo) -> Flow {
-    let protocol = match info.protocol {
-        net::Protocol::Tcp => "tcp",
-        net::Protocol::Udp => "udp",
-        net::Protocol::Echo => "icmp",
-    };
-    Flow {
-        protocol: protocol.to_owned(),
-        container: info.container,
-        remote: info.remote,
-        state: info.state.to_owned(),
-        age: Duration::from_micros(info.age.total_micros()).as_secs_f64(),
-        bytes_up: info.bytes_up,
-        bytes_down: info.bytes_down,
-    }
-}
-
 /// Gets the driver the sockets of the container's network that it needs.
 fn pass_sockets(supervisor: &mut Supervisor, driver: &mut Driver) {
     for Sockets { asked, opened } in supervisor.take_sockets() {
@@ -601,7 +531,7 @@ fn turn(
                 if token.0 >= NETWORK {
                     driver.ready(event);
                 } else {
-                    let answer = |request| answer(driver, keeper, request);
+                    let answer = |request| answers::answer(driver, keeper, request);
                     control.ready(event, poll.registry(), answer);
                 }
             }
