@@ -15,7 +15,7 @@ use crate::util::command::Running;
 use crate::util::places::Places;
 use crate::util::pty::{OnTerminal, Pty};
 use crate::util::traces::{self, Traces};
-use crate::util::{Host, SOON, Who, eventually, number_from_env, report};
+use crate::util::{Host, SOON, Times, Who, eventually, number_from_env};
 
 /// Nothing of a dead run may be left after this.
 const A_SECOND: Duration = Duration::from_secs(1);
@@ -202,7 +202,7 @@ fn kill(who: Who, victim: Victim) {
     let places = Places::new(who);
     let kinds = Kind::with(victim, who.has_tun());
     need!(!kinds.is_empty(), "{who:?} may not open /dev/net/tun");
-    let mut times = Vec::new();
+    let mut times = Times::default();
     for (round, kind) in (0..number_from_env("CRUN_LITE_KILLS", 50)).zip(kinds.iter().cycle()) {
         let what = format!("{victim:?} in round {round}, {kind:?}");
         let marker = format!("death-{victim:?}-{who:?}-{}-{round}-", std::process::id());
@@ -248,7 +248,7 @@ fn kill(who: Who, victim: Victim) {
         // It is reaped at once, as by any shell: a keeper waits a while for that, to say
         // how its parent has died.
         let (code, signal, said) = run.finish();
-        times.push(wait_for_all(&all, begin, &traces));
+        times.add(wait_for_all(&all, begin, &traces));
         let right = match victim {
             Victim::Parent => signal == Some(9),
             Victim::Keeper => code == Some(125),
@@ -275,21 +275,7 @@ fn kill(who: Who, victim: Victim) {
         let links = host.tool(&["ip", "-oneline", "link"]);
         assert!(!links.contains("tap"), "{links}");
     }
-    tell(who, victim, times);
-}
-
-/// Prints how soon all was over.
-fn tell(who: Who, victim: Victim, mut times: Vec<Duration>) {
-    times.sort();
-    let at = |percent: usize| times[(times.len() - 1) * percent / 100];
-    let text = format!(
-        "{victim:?} killed as {who:?}: {} kills, all over after p50 {:?}, p99 {:?}, max {:?}",
-        times.len(),
-        at(50),
-        at(99),
-        at(100)
-    );
-    report(&text);
+    times.report(&format!("{victim:?} killed as {who:?}, all over"));
 }
 
 both! {

@@ -7,8 +7,11 @@ use rustix::process::Pid;
 
 use crate::util::command::Running;
 use crate::util::servers::TcpServer;
+use crate::util::streams::client;
 use crate::util::{Host, SOON, Side, Who, number_from_env, report};
 
+/// The host's loopback, as the container sees it.
+const GATEWAY: &str = "10.0.2.2";
 /// Flows of the large transfer, and what it moves each way unless
 /// `CRUN_LITE_FLOWS_MIB` says otherwise.
 const FLOWS: u64 = 64;
@@ -24,70 +27,6 @@ const IDLE_FLOW_COST: u64 = 16 << 10;
 /// for the first time, tables that have grown, and what the allocator keeps of
 /// what was freed. It does not grow with the flows.
 const SHARED_COST: u64 = 8 << 20;
-
-/// A client that opens flows to a server that sends everything back, sends a
-/// stream of its own on each at once, and compares the sums of what went and of
-/// what came. `at_end` is what it does with the flows after that.
-fn client(port: u16, flows: u64, bytes_each: u64, at_end: &str) -> String {
-    format!(
-        "import hashlib, random, resource, selectors, socket, sys
-N, EACH = {flows}, {bytes_each}
-PERIOD = 262139  # a prime, so that what comes from elsewhere in a stream is wrong
-CHUNK = 65536
-hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-assert hard > N + 50, 'too few descriptors: %d' % hard
-noise = random.Random(1).randbytes(PERIOD)
-twice = memoryview(noise + noise[:CHUNK])
-
-class Flow:
-    def __init__(self, number):
-        self.shift = number * 4099
-        self.sent = self.received = 0
-        self.up, self.down = hashlib.sha256(b'%d' % number), hashlib.sha256(b'%d' % number)
-        self.socket = socket.create_connection(('10.0.2.2', {port}), 60)
-        self.socket.setblocking(False)
-
-    def send(self):
-        start = (self.sent + self.shift) % PERIOD
-        piece = twice[start:start + min(CHUNK, EACH - self.sent)]
-        count = self.socket.send(piece)
-        self.up.update(piece[:count])
-        self.sent += count
-        return self.sent < EACH
-
-    def receive(self):
-        count = self.socket.recv_into(buffer)
-        assert count > 0, 'an end after %d bytes' % self.received
-        self.down.update(buffer[:count])
-        self.received += count
-        return self.received < EACH
-
-buffer = memoryview(bytearray(1 << 18))
-print('ready', flush=True)
-assert sys.stdin.readline() == 'go\\n'
-flows = [Flow(i) for i in range(N)]
-both = selectors.EVENT_READ | selectors.EVENT_WRITE
-wait = selectors.DefaultSelector()
-for flow in flows:
-    wait.register(flow.socket, both, flow)
-left = N
-while left > 0:
-    ready = wait.select(60)
-    assert ready, 'nothing moves; %d flows are left' % left
-    for key, events in ready:
-        flow = key.data
-        if events & selectors.EVENT_WRITE and not flow.send():
-            wait.modify(flow.socket, selectors.EVENT_READ, flow)
-        if events & selectors.EVENT_READ and not flow.receive():
-            wait.unregister(flow.socket)
-            left -= 1
-assert all(flow.up.digest() == flow.down.digest() for flow in flows), 'sums differ'
-assert len({{flow.up.digest() for flow in flows}}) == N
-print('whole', flush=True)
-{at_end}"
-    )
-}
 
 /// Resident memory of a process, bytes.
 fn resident(pid: Pid) -> u64 {
@@ -113,7 +52,7 @@ both! {
         let host = Host::new();
         let server = TcpServer::echo(&host, Side::Host, Ipv4Addr::LOCALHOST);
         let mib = number_from_env("CRUN_LITE_FLOWS_MIB", FLOWS_MIB);
-        let script = client(server.port(), FLOWS, (mib << 20) / FLOWS, "");
+        let script = client(GATEWAY, server.port(), FLOWS, (mib << 20) / FLOWS, "");
         for mtu in [65520, 1500] {
             let limit = Duration::from_secs(120 + mib / 10);
             let mut run = start(who, &host, mtu, limit, &script);
@@ -139,7 +78,7 @@ for flow in flows:
 assert all(flow.socket.recv(100) == b'x' for flow in flows)
 print('alive')";
         let bytes = number_from_env("CRUN_LITE_IDLE_FLOW_MIB", IDLE_FLOW_MIB) << 20;
-        let script = client(server.port(), IDLE_FLOWS, bytes, at_end);
+        let script = client(GATEWAY, server.port(), IDLE_FLOWS, bytes, at_end);
         let mut run = start(who, &host, 65520, Duration::from_secs(120), &script);
         run.expect("ready\n");
         let before = resident(run.pid());

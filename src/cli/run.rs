@@ -52,7 +52,7 @@ const NETWORK: usize = KEEPER.0 + 1;
 /// How long what the container has sent may take to leave after its end.
 const LINGER: Duration = Duration::from_secs(5);
 /// How long the end of the container may take to show after that of its link.
-const GRACE: Duration = Duration::from_millis(100);
+const GRACE: Duration = Duration::from_millis(50);
 
 /// Validates, plans, and unless it is a dry run carries the plan out. Nothing has
 /// been changed when an error comes before the last of these.
@@ -306,9 +306,14 @@ fn drive(
             pass_sockets(&mut supervisor, &mut driver);
             continue;
         };
-        // With the container its link ends, too, and either may be seen first.
         drop(driver);
-        return end_within(GRACE, &mut poll, &mut supervisor)?.ok_or(gone);
+        // With the container its link ends, too, and either may be seen first.
+        let code = if supervisor.may_be_ending()? {
+            end_within(GRACE, &mut poll, &mut supervisor)?
+        } else {
+            None
+        };
+        return code.ok_or(gone);
     }
 }
 

@@ -72,6 +72,8 @@ pub struct Supervisor {
     sockets: Vec<Sockets>,
     /// What the command came to, once known.
     outcome: Option<Result<u8, Error>>,
+    /// Init has closed its end of the channel.
+    hung_up: bool,
     /// Init has ended; its exit code.
     ended: Option<u8>,
 }
@@ -113,6 +115,7 @@ impl Prepared {
             own,
             sockets: Vec::new(),
             outcome: None,
+            hung_up: false,
             ended: None,
         };
         if let Some(master) = master {
@@ -221,6 +224,18 @@ impl Supervisor {
         self.result()
     }
 
+    /// Whether the end of the container may be what its link ended with. The kernel takes
+    /// files from a process before namespaces (`do_exit` in kernel/exit.c), so an init that
+    /// has not hung up has not let go of the network. A command without an init has no
+    /// channel to tell it by.
+    ///
+    /// # Errors
+    /// The channel cannot be read, or something else than init writes to it.
+    pub fn may_be_ending(&mut self) -> Result<bool, Error> {
+        self.take_messages()?;
+        Ok(self.hung_up || !self.has_init)
+    }
+
     fn turn(&mut self) -> Result<(), Error> {
         let Some(relay) = &mut self.relay else {
             return Ok(());
@@ -281,7 +296,11 @@ impl Supervisor {
                 .try_receive()
                 .map_err(|e| Error::host("receive from the container's init", e))?;
             let outcome = match received {
-                Received::Nothing | Received::End => return Ok(()),
+                Received::Nothing => return Ok(()),
+                Received::End => {
+                    self.hung_up = true;
+                    return Ok(());
+                }
                 Received::Message(FromInit::Warning(text)) => {
                     warn!("{text}");
                     continue;

@@ -71,6 +71,8 @@ pub(crate) mod pty;
 pub(crate) mod rootfs;
 pub(crate) mod servers;
 pub(crate) mod service;
+pub(crate) mod streams;
+pub(crate) mod times;
 pub(crate) mod traces;
 pub(crate) mod who;
 pub(crate) mod whoami;
@@ -84,6 +86,7 @@ use std::time::{Duration, Instant};
 pub(crate) use command::{CrunLite, Output};
 pub(crate) use family::Family;
 pub(crate) use host::{Host, Side};
+pub(crate) use times::Times;
 pub(crate) use who::Who;
 
 /// How long anything may take that ought to take no time at all.

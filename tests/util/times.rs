@@ -1,0 +1,27 @@
+//! How long something took, over and over: told, never asserted.
+
+use std::time::Duration;
+
+use super::report;
+
+#[derive(Debug, Default)]
+pub(crate) struct Times(Vec<Duration>);
+
+impl Times {
+    pub(crate) fn add(&mut self, time: Duration) {
+        self.0.push(time);
+    }
+
+    /// Prints `what` and after it how many there were, median, 99th percentile and maximum.
+    pub(crate) fn report(mut self, what: &str) {
+        self.0.sort();
+        let at = |percent: usize| self.0[(self.0.len() - 1) * percent / 100];
+        report(&format!(
+            "{what}: {} times, after p50 {:?}, p99 {:?}, max {:?}",
+            self.0.len(),
+            at(50),
+            at(99),
+            at(100)
+        ));
+    }
+}
