@@ -150,4 +150,49 @@ both! {
             }
         }
     }
+
+    /// A kernel whose server is slow to accept forgets the end of a handshake, and what came
+    /// with it.
+    fn clients_that_wait_to_be_accepted_lose_nothing(who) {
+        let host = routed_host!(who, "python3");
+        let server = "
+import socket, threading, time
+listener = socket.create_server(('', 80), backlog=1)
+print('up', flush=True)
+time.sleep(0.5)
+def serve(client):
+    while piece := client.recv(65536):
+        client.sendall(piece)
+threads = [threading.Thread(target=serve, args=(listener.accept()[0],)) for _ in range(6)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()";
+        let client = "
+import hashlib, socket, sys, threading
+whole = []
+def run(number):
+    data = hashlib.shake_128(b'%d' % number).digest(300000)
+    s = socket.create_connection((sys.argv[1], 8080), 20)
+    s.settimeout(20)
+    sender = threading.Thread(target=s.sendall, args=(data,))
+    sender.start()
+    echo = b''
+    while len(echo) < len(data):
+        echo += s.recv(65536)
+    sender.join()
+    whole.append(echo == data)
+threads = [threading.Thread(target=run, args=(n,)) for n in range(6)]
+for t in threads: t.start()
+for t in threads: t.join()
+print(whole)";
+        let options = ["--net=builtin", "-p", "8080:80", "--rootfs=/"];
+        let args = [&options[..], &["--", "python3", "-c", server]].concat();
+        for _ in 0..3 {
+            let run = who.crun(&args).on(&host).spawn();
+            run.expect("up\n");
+            let at = Family::V4.host().to_string();
+            let told = host.tool_on(Side::Far, &["python3", "-c", client, &at]);
+            assert_eq!(told, format!("[{}]\n", ["True"; 6].join(", ")));
+            run.finish().exit(0);
+        }
+    }
 }

@@ -48,7 +48,13 @@ pub(super) struct Sender {
     wl1: Seq,
     wl2: Seq,
     shift: u8,
+    /// The largest window that the container has told.
+    max_window: usize,
+    /// What it takes in a segment, and what is sent in one.
+    max_mss: u16,
     pub(super) mss: u16,
+    /// Most payload of one frame: segments that the kernel there takes apart, or one.
+    most: usize,
     /// Payload of one frame.
     chunk: usize,
     rtt: Rtt,
@@ -72,32 +78,53 @@ impl Sender {
     ) -> Self {
         let room = segment::room(link, container);
         let mss = options.mss.unwrap_or(MIN_MSS).max(MIN_MSS).min(room);
-        let mut chunk = usize::from(mss);
-        if link.vnet_header && link.tso {
-            // Whole segments only, or each super-segment would end in a small one.
-            let most = usize::from(u16::MAX) - ip::header_len(container) - HEADER_LEN;
-            chunk *= (most / chunk).max(1);
-        }
-        Self {
+        let most = if link.vnet_header && link.tso {
+            usize::from(u16::MAX) - ip::header_len(container) - HEADER_LEN
+        } else {
+            0
+        };
+        let mut sender = Self {
             una: iss,
             nxt: iss + 1,
             queue: None,
             size: 0,
             ending: false,
             fin_sent: false,
-            window: usize::from(syn.window),
+            window: 0,
             wl1: syn.seq,
             wl2: iss,
             shift: options.scale.unwrap_or(0),
+            max_window: 0,
+            max_mss: mss,
             mss,
-            chunk,
+            most,
+            chunk: 0,
             rtt: Rtt::default(),
             timed: None,
             timer: None,
             probe: false,
             duplicates: 0,
             scoreboard: None,
+        };
+        sender.set_window(usize::from(syn.window));
+        sender
+    }
+
+    /// The container has told its window. A segment is at most half of the largest that it
+    /// has told (Linux: `tcp_bound_to_half_wnd`): a receiver that avoids the silly window
+    /// syndrome may not open its window again before a segment like the last fits in
+    /// (RFC 9293, 3.8.6.2.2), which that of a small buffer would never do.
+    fn set_window(&mut self, window: usize) {
+        self.window = window;
+        if window <= self.max_window && self.chunk > 0 {
+            return;
         }
+        self.max_window = window;
+        let half = u16::try_from(window / 2).unwrap_or(u16::MAX);
+        self.mss = self.max_mss.min(half.max(MIN_MSS));
+        // Whole segments only, or each super-segment would end in a small one.
+        let mss = usize::from(self.mss);
+        self.chunk = mss * (self.most / mss).max(1);
     }
 
     pub(super) fn nxt(&self) -> Seq {
@@ -207,7 +234,7 @@ impl Sender {
         self.rtt.progress();
         self.wl1 = segment.seq;
         self.wl2 = self.una;
-        self.window = usize::from(segment.window) << self.shift;
+        self.set_window(usize::from(segment.window) << self.shift);
     }
 
     /// The SYN was acknowledged with the container's own, whose window is as it says.
@@ -233,7 +260,7 @@ impl Sender {
         let same_window = self.window == window;
         if self.wl1.is_before(segment.seq) || (self.wl1 == segment.seq && !ack.is_before(self.wl2))
         {
-            self.window = window;
+            self.set_window(window);
             self.wl1 = segment.seq;
             self.wl2 = ack;
         }

@@ -259,6 +259,35 @@ fn segments_fit() {
 }
 
 /// An MSS that no host may have: the connection works, in whatever segments.
+/// Nor longer than half of the largest window: a receiver may open its window only when a
+/// segment like the last fits in, which in a window of one segment none ever would.
+#[test]
+fn segments_are_at_most_half_of_the_window() {
+    for link in links().into_iter().filter(|link| link.mtu > 60_000) {
+        let room = usize::from(link.mtu - 40);
+        for (buffer, scale, most) in [
+            (65_535, None, 32_767),
+            (20_000, Some(0), 10_000),
+            (100_000, Some(3), 50_000),
+            (1 << 20, Some(7), room),
+        ] {
+            let mut line = Line::new(link);
+            let habits = Habits {
+                mss: Some(link.mtu - 40),
+                buffer,
+                scale,
+                goal: 200_000,
+                ..Habits::kernel(link)
+            };
+            line.add(habits, Far::sends(2 << 20));
+            line.finish(Duration::from_secs(60));
+            let longest = line.peers[0].longest;
+            assert!(longest <= most, "{longest} in a window of {buffer}");
+            assert!(longest > most - 100, "{longest} in a window of {buffer}");
+        }
+    }
+}
+
 #[test]
 fn tiny_segment_sizes() {
     for link in links() {
