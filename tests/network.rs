@@ -6,6 +6,8 @@ use std::net::{Ipv4Addr, Shutdown, TcpListener, UdpSocket};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use crate::util::host::WORLD_ADDRESS;
 use crate::util::servers::{TcpServer, UdpServer};
 use crate::util::{
@@ -553,5 +555,41 @@ for address in ('127.0.0.1', '10.0.2.100'):
             .on(&host)
             .run();
         assert_eq!(output.success(), "hello\nhello\n");
+    }
+
+    /// What comes while the program waits for a processor waits for it, too.
+    fn a_burst_is_kept_while_nobody_looks(who) {
+        need!(who.has_tun(), "{who:?} may not open /dev/net/tun");
+        let host = Host::new();
+        let server = UdpServer::echo(&host, Side::Host, Ipv4Addr::LOCALHOST);
+        let client = format!(
+            "import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.connect(('10.0.2.2', {}))
+s.send(b'first')
+assert s.recv(100) == b'first'
+print('ready', flush=True)
+input()
+for _ in range(3000): s.send(b'burst')
+counters = [line.split() for line in open('/proc/net/dev') if 'tap0' in line][0]
+print('%s dropped' % counters[12], flush=True)
+input()",
+            server.port()
+        );
+        let net = "--net=builtin:link=tap,allow_host_loopback=true";
+        let mut run = who
+            .crun(&["-i", net, "--rootfs=/", "--", "python3", "-c", &client])
+            .on(&host)
+            .stdin_open()
+            .spawn();
+        run.expect("ready\n");
+        run.signal(Signal::STOP);
+        run.write(b"\n");
+        // Whatever else it says, in time for the test to go on.
+        run.expect(" dropped\n");
+        run.signal(Signal::CONT);
+        run.write(b"\n");
+        let output = run.finish();
+        assert_eq!(output.success(), "ready\n0 dropped\n");
     }
 }

@@ -11,9 +11,11 @@ use crate::sys::netlink::{LinkChange, Netlink};
 pub(crate) const GATEWAY_MAC: [u8; 6] = [0x52, 0x55, 0x0a, 0x00, 0x02, 0x02];
 /// MAC of the container.
 pub(crate) const CONTAINER_MAC: [u8; 6] = [0x52, 0x55, 0x0a, 0x00, 0x02, 0x64];
-/// Frames that the kernel queues towards us: as many as a window of small
-/// segments may hold, so that a burst is not dropped.
-const QUEUE_LEN: u32 = 1000;
+/// Frames that the kernel queues towards us. A TAP drops what finds its queue full
+/// (`tun_net_xmit` in drivers/net/tun.c), and a stream whose segments are dropped over and
+/// over stands still for minutes. While we wait for a processor, a hundred streams at full
+/// speed send a window each, 16 frames of 64 KiB, and as many acknowledgements.
+const QUEUE_LEN: u32 = 4096;
 
 /// Brings up `lo` and, with a built-in network, makes and configures the link.
 /// Called in the container's network namespace, while the host's

@@ -104,7 +104,7 @@ impl Driver {
             counter(
                 "frames_missed_total",
                 "Frames of the container that came when the queue towards us was full (veth only; \
-                 a TAP lets the container wait).",
+                 those of a TAP are what the container's kernel counts as dropped by it).",
                 self.host.frames_missed,
             ),
             counter(

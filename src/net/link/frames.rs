@@ -63,8 +63,8 @@ impl Receiver {
         }
     }
 
-    /// To be called now and then while frames are not read: there is little room on a
-    /// link that does not let the container wait. Not within a batch.
+    /// To be called now and then while frames are not read: there is little room in a
+    /// ring. Not within a batch.
     pub(in super::super) fn relieve(&mut self) {
         if let Source::Ring(queue) = &mut self.0 {
             queue.relieve();
