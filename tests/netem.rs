@@ -1,8 +1,8 @@
 //! Real kernels on both ends of a network that loses, delays, repeats, reorders and alters
 //! packets (tc-netem(8)): every byte of a stream arrives, in order and as it was.
 //!
-//! The kernel must have `sch_netem`, which Debian's own has. `CRUN_LITE_NETEM_MIB` says how
-//! much goes each way in each weather.
+//! Where the kernel has no `sch_netem`, which Debian's own has, packets are only lost, by
+//! nft(8). `CRUN_LITE_NETEM_MIB` says how much goes each way in each weather.
 
 use std::time::Duration;
 
@@ -18,9 +18,10 @@ const FLOWS: u64 = 8;
 const PATIENCE: Duration = Duration::from_secs(60);
 const PATIENCE_A_MIB: Duration = Duration::from_secs(30);
 
-/// What befalls the packets of one direction.
+/// What befalls the packets of each direction.
+const LOSS: &str = "loss 2%";
 const WEATHERS: &[&str] = &[
-    "loss 2%",
+    LOSS,
     "delay 4ms reorder 25% 50%",
     "duplicate 5%",
     "corrupt 2%",
@@ -35,34 +36,82 @@ fn patience() -> Duration {
     PATIENCE + PATIENCE_A_MIB * u32::try_from(mib()).unwrap()
 }
 
-/// Puts a weather, fine so far, between the router of a host and the machine behind it.
-fn under_weather(host: Host) -> Option<Host> {
-    let add = "tc qdisc add dev world1 root netem 2>/dev/null && echo yes || echo no";
-    if host.tool_on(Side::World, &["sh", "-c", add]) == "yes\n" {
-        host.tool_on(
-            Side::Far,
-            &["tc", "qdisc", "add", "dev", "far0", "root", "netem"],
+/// A host with a machine behind a router, and a bad network between these.
+struct Outdoors {
+    host: Host,
+    has_netem: bool,
+}
+
+impl Outdoors {
+    /// The weather is fine so far.
+    fn new(host: Host) -> Self {
+        let add = "tc qdisc add dev world1 root netem 2>/dev/null && echo yes || echo no";
+        let has_netem = host.tool_on(Side::World, &["sh", "-c", add]) == "yes\n";
+        if has_netem {
+            let add = "tc qdisc add dev far0 root netem";
+            host.tool_on(Side::Far, &["sh", "-ec", add]);
+        } else {
+            report("this kernel has no sch_netem: packets are only lost");
+            let table = "nft add table inet weather
+                nft add chain inet weather between '{ type filter hook forward priority 0; }'";
+            host.tool_on(Side::World, &["sh", "-ec", table]);
+        }
+        Self { host, has_netem }
+    }
+
+    /// Those that can be had here.
+    fn weathers(&self) -> &'static [&'static str] {
+        if self.has_netem { WEATHERS } else { &[LOSS] }
+    }
+
+    /// Lets a weather befall the packets of both directions between the router and the
+    /// machine.
+    fn change(&self, weather: &str) {
+        if !self.has_netem {
+            assert_eq!(weather, LOSS);
+            let change = "nft flush chain inet weather between
+                nft add rule inet weather between numgen random mod 1000 '< 20' counter drop";
+            self.host.tool_on(Side::World, &["sh", "-ec", change]);
+            return;
+        }
+        for (side, device) in [(Side::World, "world1"), (Side::Far, "far0")] {
+            let change = self.befalls(device, weather).replace(" add ", " replace ");
+            self.host.tool_on(side, &["sh", "-ec", &change]);
+        }
+    }
+
+    /// A command after which a weather befalls what a link carries: where only nft(8) can
+    /// do it, in both directions, else in that of the kernel.
+    fn befalls(&self, device: &str, weather: &str) -> String {
+        if self.has_netem {
+            return format!("tc qdisc add dev {device} root netem limit 10000 {weather}");
+        }
+        let chain = |hook: &str| {
+            format!(
+                "chain at_{hook} {{ type filter hook {hook} device {device} priority 0; \
+                 numgen random mod 1000 < 20 drop; }}"
+            )
+        };
+        let (to, from) = (chain("ingress"), chain("egress"));
+        format!("nft 'table netdev weather {{ {to}; {from}; }}'")
+    }
+
+    /// What the weather has done to packets so far; it must have done something.
+    fn told(&self) -> String {
+        let (ask, key) = if self.has_netem {
+            ("tc -s qdisc show dev world1", "dropped ")
+        } else {
+            ("nft list chain inet weather between", "packets ")
+        };
+        let told = self.host.tool_on(Side::World, &["sh", "-ec", ask]);
+        let line = told.lines().find(|line| line.contains(key));
+        let line = line.unwrap_or_default().trim();
+        assert!(
+            !line.contains(&format!("{key}0 ")) && !line.contains(&format!("{key}0,")),
+            "{line}"
         );
-        return Some(host);
+        line.to_owned()
     }
-    // Not `need!`: CI runs on whatever kernel there is.
-    report("SKIP this kernel has no sch_netem");
-    None
-}
-
-/// Lets a weather befall the packets of both directions between the router and the machine.
-fn change(host: &Host, weather: &str) {
-    for (side, device) in [(Side::World, "world1"), (Side::Far, "far0")] {
-        let change = format!("tc qdisc change dev {device} root netem limit 10000 {weather}");
-        host.tool_on(side, &["sh", "-ec", &change]);
-    }
-}
-
-/// What the weather has done to packets so far, for the record.
-fn told(host: &Host) -> String {
-    let told = host.tool_on(Side::World, &["tc", "-s", "qdisc", "show", "dev", "world1"]);
-    let sent = told.lines().find(|line| line.contains("Sent"));
-    sent.unwrap_or_default().trim().to_owned()
 }
 
 /// Holds a client to having had its streams whole.
@@ -88,23 +137,25 @@ fn in_container(who: Who, host: &Host, options: &[&str], script: &str) -> CrunLi
 
 both! {
     fn streams_from_a_container_are_whole(who) {
-        let Some(host) = under_weather(routed_host!(who, "python3", "tc")) else { return };
+        let outdoors = Outdoors::new(routed_host!(who, "python3", "tc", "nft"));
+        let host = &outdoors.host;
         for &family in Family::ALL {
-            let server = TcpServer::echo(&host, Side::Far, family.far());
+            let server = TcpServer::echo(host, Side::Far, family.far());
             let far = family.far().to_string();
             let script = client(&far, server.port(), FLOWS, (mib() << 20) / FLOWS, "");
-            for weather in WEATHERS {
-                change(&host, weather);
-                let output = in_container(who, &host, &[], &script).run();
+            for weather in outdoors.weathers() {
+                outdoors.change(weather);
+                let output = in_container(who, host, &[], &script).run();
                 whole(&format!("{weather}, out, {family:?}, {who:?}"), output);
             }
-            report(&told(&host));
+            report(&outdoors.told());
         }
     }
 
     /// Both ends of the host's connections are far away in the other direction, too.
     fn streams_to_a_published_port_are_whole(who) {
-        let Some(host) = under_weather(routed_host!(who, "python3", "tc")) else { return };
+        let outdoors = Outdoors::new(routed_host!(who, "python3", "tc", "nft"));
+        let host = &outdoors.host;
         let server = "
 import socketserver
 class Echo(socketserver.BaseRequestHandler):
@@ -119,36 +170,36 @@ server.serve_forever()";
         let args = [
             "--net=builtin", "-p", "7000:7000", "--rootfs=/", "--", "python3", "-c", server,
         ];
-        let run = who.crun(&args).on(&host).limit(patience() * 5).spawn();
+        let run = who.crun(&args).on(host).limit(patience() * 5).spawn();
         run.expect("up\n");
         let at = Family::V4.host().to_string();
         let script = client(&at, 7000, FLOWS, (mib() << 20) / FLOWS, "");
-        for weather in WEATHERS {
-            change(&host, weather);
+        for weather in outdoors.weathers() {
+            outdoors.change(weather);
             let command = "echo go | python3 -c \"$1\"";
             let said = host.tool_on(Side::Far, &["sh", "-ec", command, "sh", &script]);
             assert_eq!(said, "ready\nwhole\n", "{weather}");
         }
-        report(&format!("netem, published, {who:?}: {}", told(&host)));
+        report(&format!("netem, published, {who:?}: {}", outdoors.told()));
     }
 
     /// Also the container's own link: here its kernel is one end and the stack the other.
     fn streams_over_a_bad_link_are_whole(who) {
-        let Some(host) = under_weather(routed_host!(who, "python3", "tc")) else { return };
+        let outdoors = Outdoors::new(routed_host!(who, "python3", "tc", "nft"));
+        let host = &outdoors.host;
         let far = Family::V4.far().to_string();
-        let server = TcpServer::echo(&host, Side::Far, Family::V4.far());
+        let server = TcpServer::echo(host, Side::Far, Family::V4.far());
         let script = client(&far, server.port(), FLOWS, (mib() << 20) / FLOWS, "");
-        for weather in WEATHERS {
+        for weather in outdoors.weathers() {
             for mtu in ["1500", "65520"] {
                 let net = format!("--net=builtin:mtu={mtu}");
-                let bad = format!(
-                    "tc qdisc add dev tap0 root netem limit 10000 {weather} && exec python3 -c \"$1\""
-                );
+                let bad = outdoors.befalls("tap0", weather);
+                let bad = format!("{bad} && exec python3 -c \"$1\"");
                 let args = [
                     "-i", &net, "--cap-add=NET_ADMIN", "--rootfs=/", "--", "sh", "-c", &bad, "sh",
                     &script,
                 ];
-                let run = who.crun(&args).on(&host).stdin("go\n").limit(patience());
+                let run = who.crun(&args).on(host).stdin("go\n").limit(patience());
                 whole(&format!("{weather}, on the TAP, MTU {mtu}, {who:?}"), run.run());
             }
         }
@@ -156,8 +207,9 @@ server.serve_forever()";
 
     /// None is altered, and most of those arrive that can.
     fn datagrams_are_lost_but_never_altered(who) {
-        let Some(host) = under_weather(routed_host!(who, "python3", "tc")) else { return };
-        let server = UdpServer::echo(&host, Side::Far, Family::V4.far());
+        let outdoors = Outdoors::new(routed_host!(who, "python3", "tc", "nft"));
+        let host = &outdoors.host;
+        let server = UdpServer::echo(host, Side::Far, Family::V4.far());
         let script = format!("
 import hashlib, select, socket
 assert input() == 'go'
@@ -183,9 +235,9 @@ for number in range(COUNT):
         lost = number - len(seen)
 take(2)
 print(len(seen))", Family::V4.far(), server.port());
-        for weather in WEATHERS {
-            change(&host, weather);
-            let output = in_container(who, &host, &[], &script).run();
+        for weather in outdoors.weathers() {
+            outdoors.change(weather);
+            let output = in_container(who, host, &[], &script).run();
             let seen: u32 = output.success().trim().parse().unwrap();
             report(&format!("netem, {weather}, datagrams, {who:?}: {seen} of 2000"));
             assert!(seen > 1500, "{weather}: {seen} of 2000 have been answered");
