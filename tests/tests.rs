@@ -27,6 +27,9 @@ mod dhcp;
 mod doctor;
 mod endings;
 mod escape;
+// The tracer is of the one architecture.
+#[cfg(target_arch = "x86_64")]
+mod faults;
 mod fragments;
 mod gone;
 mod harness;

@@ -263,9 +263,10 @@ impl Pair {
                 Ok(0) => flow.ended = true,
                 Ok(count) => {
                     through.1 = count;
-                    // So little cannot have filled the pipe: it was all there is.
-                    self.readable[from] = count >= through.0.places || self.closed[from];
-                    self.urgent[from] &= self.readable[from];
+                    // So little cannot have filled the pipe: it was all there is, unless it
+                    // ended at urgent data.
+                    self.readable[from] =
+                        count >= through.0.places || self.closed[from] || self.urgent[from];
                 }
                 Err(Errno::AGAIN) => {
                     self.readable[from] = false;

@@ -1,0 +1,216 @@
+//! The host's kernel refuses: every system call that the network makes fails, each in
+//! every way that there is.
+//!
+//! A tracer (`tracer.c`) makes calls of the running, sandboxed process fail; nothing in
+//! the product knows of it. `sites.rs` lists the calls, and what meets them.
+//!
+//! `CRUN_LITE_FAULTS` is the number of rounds, `CRUN_LITE_FAULTS_ONLY` a part of the names
+//! of those cases that are to be tried alone.
+
+mod sites;
+mod tracer;
+mod world;
+
+use std::time::{Duration, Instant};
+
+use sites::{OTHERS, RARE, SITES, Site};
+use tracer::What;
+use world::{Container, Outcome, World};
+
+use crate::util::{Who, eventually, number_from_env, report};
+
+/// Within this whoever acts is told, and the same work goes well again.
+const BOUND: Duration = Duration::from_secs(1);
+/// What a busy machine may add to that: the tests run beside each other.
+const SLACK: Duration = Duration::from_millis(500);
+/// How long calls fail, once the first has.
+const A_WHILE: Duration = Duration::from_millis(60);
+/// How often a call says "try again": for ever would be no kernel's answer.
+const AGAIN: u64 = 3;
+/// How often a case is tried whose site is not met.
+const TRIES: usize = 3;
+
+#[rustfmt::skip] // One a line.
+const ERRORS: &[(&str, i32)] = &[
+    ("EMFILE", libc::EMFILE),
+    ("ENFILE", libc::ENFILE),
+    ("ENOBUFS", libc::ENOBUFS),
+    ("ENOMEM", libc::ENOMEM),
+    ("EADDRNOTAVAIL", libc::EADDRNOTAVAIL),
+    ("ECONNREFUSED", libc::ECONNREFUSED),
+    ("EHOSTUNREACH", libc::EHOSTUNREACH),
+    ("ENETUNREACH", libc::ENETUNREACH),
+    ("ETIMEDOUT", libc::ETIMEDOUT),
+    ("ECONNRESET", libc::ECONNRESET),
+    ("EPIPE", libc::EPIPE),
+    ("EACCES", libc::EACCES),
+    ("EPERM", libc::EPERM),
+    ("EINTR", libc::EINTR),
+    ("EAGAIN", libc::EAGAIN),
+];
+/// Calls that may take less than they were given.
+const SHORT: [&str; 10] = [
+    "write tcp",
+    "writev tcp",
+    "write accepted",
+    "writev accepted",
+    "splice from accepted",
+    "splice to inside",
+    "splice from inside",
+    "splice to accepted",
+    "sendmmsg udp",
+    "write control client",
+];
+
+/// One way in which the calls of a site fail.
+#[derive(Debug, Clone, Copy)]
+struct Case {
+    site: Site,
+    what: What,
+}
+
+impl Case {
+    fn all() -> Vec<Self> {
+        let only = std::env::var("CRUN_LITE_FAULTS_ONLY").unwrap_or_default();
+        let cases = SITES.iter().flat_map(|&site| {
+            let errors = ERRORS.iter().map(|&(name, errno)| What::Error(name, errno));
+            let short = SHORT.contains(&site.name).then_some(What::Short);
+            errors.chain(short).map(move |what| Self { site, what })
+        });
+        cases.filter(|case| case.to_string().contains(&only)).collect()
+    }
+
+    /// Once, or for a while.
+    fn try_on(self, container: &mut Container<'_>, once: bool) -> Result<(), String> {
+        let again = matches!(self.what, What::Error("EINTR" | "EAGAIN", _));
+        let times = match (once, again) {
+            (true, _) => 1,
+            (false, true) => AGAIN,
+            (false, false) => u64::MAX >> 1,
+        };
+        let action = self.site.action;
+        for _ in 0..TRIES {
+            container.tracer.fail(self.site.name, self.what, times, A_WHILE);
+            let outcome = container.act(action);
+            let met = container.tracer.stop();
+            if met.count == 0 {
+                if outcome != Outcome::Ok {
+                    return Err(format!("not met, and {outcome:?}"));
+                }
+                continue;
+            }
+            if outcome == Outcome::Hang {
+                return Err(format!("nobody was told: {met:?}"));
+            }
+            if met.first > BOUND + SLACK {
+                return Err(format!("{outcome:?} only after {:?}", met.first));
+            }
+            let begin = Instant::now();
+            let mut again = container.act(action);
+            while again != Outcome::Ok {
+                let took = met.last + begin.elapsed();
+                if took > BOUND + SLACK {
+                    return Err(format!("not well after {took:?}, but {again:?}"));
+                }
+                again = container.act(action);
+            }
+            let took = met.last + begin.elapsed();
+            if took > BOUND + SLACK {
+                return Err(format!("well only after {took:?}"));
+            }
+            return Ok(());
+        }
+        Err("the site was not met".to_owned())
+    }
+}
+
+impl std::fmt::Display for Case {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{}: {}", self.site.name, self.what)
+    }
+}
+
+/// What has to hold when nothing goes on: no descriptor is left over, and the process
+/// sleeps.
+fn settled(container: &mut Container<'_>) -> Result<(), String> {
+    let begin = Instant::now();
+    loop {
+        let open = container.tracer.open();
+        let of = |kind: &str| open.get(kind).copied().unwrap_or_default();
+        let streams = of("tcp") + of("accepted") + of("control client");
+        let datagrams = of("udp") + of("ping");
+        let flows = container.figure("flows");
+        if streams == 0 && datagrams == flows {
+            break;
+        }
+        if begin.elapsed() > BOUND + SLACK {
+            return Err(format!("{open:?} are open, of {flows} flows"));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let before = container.tracer.calls();
+    std::thread::sleep(Duration::from_millis(200));
+    match container.tracer.calls() - before {
+        0..=50 => Ok(()),
+        calls => Err(format!("{calls} system calls while nothing goes on")),
+    }
+}
+
+both! {
+    /// Without any fault the work meets the sites of the table and no others.
+    fn every_call_is_in_the_table(who) {
+        let host = routed_host!(who, "python3", "ip", "gcc");
+        let world = World::new(host, who);
+        let mut container = world.container(&[]);
+        for action in sites::actions() {
+            assert_eq!(container.act(action), Outcome::Ok, "{action}");
+        }
+        let met = container.tracer.sites();
+        let known = |name: &str| {
+            let listed = RARE.iter().chain(OTHERS).any(|(other, _)| *other == name);
+            listed || SITES.iter().any(|site| site.name == name)
+        };
+        let unknown: Vec<_> = met.keys().filter(|name| !known(name)).collect();
+        assert!(unknown.is_empty(), "not in the table: {unknown:?}");
+        let unmet: Vec<_> = SITES.iter().map(|site| site.name).filter(|name| !met.contains_key(*name)).collect();
+        assert!(unmet.is_empty(), "not met: {unmet:?}");
+        settled(&mut container).unwrap();
+    }
+
+    fn every_call_fails_in_every_way(who) {
+        let host = routed_host!(who, "python3", "ip", "gcc");
+        let world = World::new(host, who);
+        let mut running = Some(world.container(&[]));
+        let mut failed = Vec::new();
+        let begin = Instant::now();
+        let cases = Case::all();
+        let mut last = "";
+        for _ in 0..number_from_env("CRUN_LITE_FAULTS", 1) {
+            for case in &cases {
+                for once in [true, false] {
+                    let begin = Instant::now();
+                    let container = running.get_or_insert_with(|| world.container(&[]));
+                    let outcome = case.try_on(container, once);
+                    if let Err(why) = outcome {
+                        report(&format!("{case}, once {once}: {why} {:?}", begin.elapsed()));
+                        failed.push(format!("{case}, once {once}: {why}"));
+                        // Its ports are free before the next begins.
+                        running = None;
+                    }
+                }
+                if case.site.name != last {
+                    last = case.site.name;
+                    let container = running.get_or_insert_with(|| world.container(&[]));
+                    if let Err(why) = settled(container) {
+                        report(&format!("before {case}: {why}"));
+                        failed.push(format!("before {case}: {why}"));
+                        running = None;
+                    }
+                }
+            }
+        }
+        report(&format!("{who:?}: {} cases at {} sites in {:?}", cases.len(), SITES.len(), begin.elapsed()));
+        assert!(failed.is_empty(), "{} failed:\n{}", failed.len(), failed.join("\n"));
+        eventually("the end", BOUND, || true);
+    }
+}

@@ -1,0 +1,312 @@
+//! Who a container talks to, and what it and others do that meets the sites.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use super::tracer::{self, Tracer};
+use crate::util::command::{CrunLite, Running};
+use crate::util::dns::DnsServer;
+use crate::util::servers::{TcpServer, UdpServer};
+use crate::util::{Family, Host, SOON, Side, Who};
+
+const WORK: &str = include_str!("work.py");
+/// What somebody outside waits for.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// The port that the container serves and one that it does not.
+const SERVED: u16 = 7000;
+const CLOSED: u16 = 7009;
+
+/// What became of an action.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Ok,
+    /// Whoever acted was told.
+    Error(String),
+    /// Nobody was told anything.
+    Hang,
+}
+
+/// Everybody around the container.
+pub(super) struct World {
+    pub(super) host: Host,
+    pub(super) who: Who,
+    tcp: TcpServer,
+    _udp: [UdpServer; 2],
+    _dns: DnsServer,
+    pub(super) folder: TempDir,
+    tracer: PathBuf,
+}
+
+impl World {
+    pub(super) fn new(host: Host, who: Who) -> Self {
+        let far: [IpAddr; 2] = [Family::V4, Family::V6].map(Family::far);
+        let tcp = TcpServer::echo(&host, Side::Far, far[0]);
+        let port = tcp.port();
+        let udp = far.map(|address| {
+            let at = SocketAddr::new(address, port);
+            UdpServer::start_at(&host, Side::Far, at, |data| Some(data.to_vec()))
+        });
+        let folder = who.folder();
+        // Not in the user's folder: root is to run it.
+        let tracer = tracer::compile(folder.path());
+        Self {
+            _dns: DnsServer::start(&host),
+            tcp,
+            _udp: udp,
+            host,
+            who,
+            folder,
+            tracer,
+        }
+    }
+
+    /// A container with these options as well.
+    pub(super) fn container(&self, options: &[&str]) -> Container<'_> {
+        let name = format!("faults-{:?}-{}", self.who, fastrand::u32(..));
+        let port = self.tcp.port().to_string();
+        let named = format!("--name={name}");
+        let mut args = vec![
+            &*named,
+            // Each look is two stops of the tracer's.
+            "--net=builtin:busy_poll=0",
+            "--cap-add=NET_RAW",
+            "--net-deny=192.0.2.0/24",
+            "-p",
+            "7000:7000",
+            "-p",
+            "7000:7000/udp",
+            "-p",
+            "7009:7009",
+            "--env=WORK",
+            "-i",
+            "--rootfs=/",
+        ];
+        args.extend(options);
+        let far = [Family::V4, Family::V6].map(|family| family.far().to_string());
+        let script = "exec /usr/bin/python3 -c \"$WORK\" \"$@\"";
+        args.extend(["--", "sh", "-c", script, "sh", &far[0], &far[1], &port]);
+        let run = self
+            .who
+            .crun(&args)
+            .on(&self.host)
+            .env("WORK", WORK)
+            .stdin_open()
+            .limit(Duration::from_secs(600))
+            .spawn();
+        run.expect("ready\n");
+        Container {
+            world: self,
+            tracer: Tracer::start(&self.tracer, run.pid()),
+            run,
+            name,
+            number: 0,
+        }
+    }
+}
+
+/// One that runs and is looked at.
+pub(super) struct Container<'w> {
+    world: &'w World,
+    pub(super) tracer: Tracer,
+    pub(super) run: Running,
+    pub(super) name: String,
+    number: u32,
+}
+
+impl Container<'_> {
+    /// Does something with the network.
+    pub(super) fn act(&mut self, action: &str) -> Outcome {
+        let host = self.world.host.prefix();
+        let outside = |side: Side, act: fn(SocketAddr) -> io::Result<()>, port| {
+            let at = SocketAddr::new(Family::V4.host(), port);
+            told(self.world.host.inside(side, || act(at)))
+        };
+        match action {
+            "far client" => outside(Side::Far, exchange, SERVED),
+            "far bulk" => outside(Side::Far, bulk, SERVED),
+            "far refused" => outside(Side::Far, refused, CLOSED),
+            "far datagram" => outside(Side::Far, datagram, SERVED),
+            "own client" => outside(Side::Host, exchange, SERVED),
+            "own bulk" => outside(Side::Host, bulk, SERVED),
+            "own many" => outside(Side::Host, many, SERVED),
+            "own urgent" => outside(Side::Host, urgent, SERVED),
+            "own refused" => outside(Side::Host, refused, CLOSED),
+            "stats" => self.ask(&["net", "stats", "--json"], &[]),
+            "flows" => self.ask(&["net", "flows", "--json"], &[]),
+            "ports" => match self.ask(&["port", "add"], &["7001:7000", "7002:7000/udp"]) {
+                Outcome::Ok => self.ask(&["port", "rm"], &["7001:7000", "7002:7000/udp"]),
+                outcome => {
+                    // What was added without an answer is not to be in the way.
+                    self.ask(&["port", "rm"], &["7001:7000", "7002:7000/udp"]);
+                    outcome
+                }
+            },
+            "address" => {
+                for change in ["add", "del"] {
+                    self.world.host.tool(&["ip", "addr", change, "203.0.113.1/32", "dev", "lo"]);
+                }
+                self.inside("tcp")
+            }
+            _ => {
+                drop(host);
+                self.inside(action)
+            }
+        }
+    }
+
+    /// Has the container do something.
+    fn inside(&mut self, action: &str) -> Outcome {
+        self.number += 1;
+        self.run.write(format!("{} {action}\n", self.number).as_bytes());
+        let begin = format!("<{} ", self.number);
+        let what = |missing: String| panic!("{action}: {missing}");
+        self.run.stdout.wait_for(&begin, SOON).unwrap_or_else(what);
+        self.run.stdout.wait_for(">\n", SOON).unwrap_or_else(what);
+        let text = self.run.stdout.text();
+        let outcome = text.rsplit_once(&begin).unwrap().1;
+        let outcome = outcome.split_once(">\n").unwrap().0;
+        match outcome.split_once(' ') {
+            None if outcome == "ok" => Outcome::Ok,
+            Some(("error", why)) => Outcome::Error(why.to_owned()),
+            _ => Outcome::Hang,
+        }
+    }
+
+    /// What `crun-lite` says to a question about it.
+    fn ask(&self, verb: &[&str], more: &[&str]) -> Outcome {
+        let begin = Instant::now();
+        let args = [verb, &[&self.name], more].concat();
+        let output = CrunLite::new(self.world.who, &args).on(&self.world.host).run();
+        match output.code() {
+            _ if begin.elapsed() > PATIENCE * 2 => Outcome::Hang,
+            Some(0) => Outcome::Ok,
+            _ => Outcome::Error(output.stderr),
+        }
+    }
+
+    /// One of its counters.
+    pub(super) fn figure(&self, name: &str) -> u64 {
+        let args = ["net", "stats", "--json", &self.name];
+        let told = CrunLite::new(self.world.who, &args).on(&self.world.host).run().success();
+        let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+        told[name].as_u64().unwrap_or_else(|| panic!("no {name} in {told}"))
+    }
+}
+
+fn told(result: io::Result<()>) -> Outcome {
+    match result {
+        Ok(()) => Outcome::Ok,
+        // What a time-out of ours gives; the kernel's own has another number.
+        Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => Outcome::Hang,
+        Err(error) if error.kind() == io::ErrorKind::TimedOut && error.raw_os_error().is_none() => {
+            Outcome::Hang
+        }
+        Err(error) => Outcome::Error(error.to_string()),
+    }
+}
+
+fn client(at: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&at, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+/// Sends a piece and has it back, twice, and ends.
+fn exchange(at: SocketAddr) -> io::Result<()> {
+    let mut stream = client(at)?;
+    let piece: Vec<u8> = (0..1 << 16).map(|place: u32| place.to_le_bytes()[1]).collect();
+    for _ in 0..2 {
+        stream.write_all(&piece)?;
+        let mut back = vec![0; piece.len()];
+        stream.read_exact(&mut back)?;
+        if back != piece {
+            return Err(io::Error::other("other data"));
+        }
+    }
+    end(stream)
+}
+
+fn end(mut stream: TcpStream) -> io::Result<()> {
+    stream.shutdown(Shutdown::Write)?;
+    match stream.read(&mut [0])? {
+        0 => Ok(()),
+        _ => Err(io::Error::other("more data")),
+    }
+}
+
+/// More than fits, sent while it is read.
+fn bulk(at: SocketAddr) -> io::Result<()> {
+    const SIZE: usize = 4 << 20;
+    let mut stream = client(at)?;
+    let mut writer = stream.try_clone()?;
+    std::thread::scope(|scope| {
+        let sender = scope.spawn(move || {
+            writer.write_all(&vec![7; SIZE])?;
+            writer.shutdown(Shutdown::Write)
+        });
+        let mut back = Vec::new();
+        let read = stream.read_to_end(&mut back);
+        sender.join().unwrap()?;
+        read?;
+        if back == vec![7; SIZE] {
+            Ok(())
+        } else {
+            Err(io::Error::other(format!("{} of {SIZE} bytes", back.len())))
+        }
+    })
+}
+
+/// More than there are sockets inside in reserve, one after the other.
+fn many(at: SocketAddr) -> io::Result<()> {
+    for _ in 0..40 {
+        let mut stream = client(at)?;
+        stream.write_all(b"x")?;
+        stream.read_exact(&mut [0])?;
+    }
+    Ok(())
+}
+
+/// With a byte of urgent data.
+fn urgent(at: SocketAddr) -> io::Result<()> {
+    let mut stream = client(at)?;
+    
+    stream.write_all(b"before")?;
+    socket2::SockRef::from(&stream).send_out_of_band(b"!")?;
+    stream.write_all(b"after")?;
+    let mut back = [0; 12];
+    stream.read_exact(&mut back)?;
+    end(stream)
+}
+
+/// Nobody is there.
+fn refused(at: SocketAddr) -> io::Result<()> {
+    let error = match client(at).and_then(|mut stream| stream.read(&mut [0])) {
+        Ok(_) => return Err(io::Error::other("not refused")),
+        Err(error) => error,
+    };
+    match error.kind() {
+        io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused => Ok(()),
+        _ => Err(error),
+    }
+}
+
+/// Datagrams may be lost: whoever sends them tries again.
+fn datagram(at: SocketAddr) -> io::Result<()> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    socket.connect(at)?;
+    socket.set_read_timeout(Some(PATIENCE / 3))?;
+    let mut outcome = Ok(());
+    for _ in 0..3 {
+        socket.send(b"x")?;
+        outcome = socket.recv(&mut [0; 100]).map(drop);
+        if !matches!(&outcome, Err(error) if error.raw_os_error() == Some(libc::EAGAIN)) {
+            break;
+        }
+    }
+    outcome
+}
