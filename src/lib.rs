@@ -11,6 +11,7 @@ pub mod config;
 pub mod container;
 pub mod control;
 pub mod doctor;
+mod errno;
 pub mod error;
 pub mod fs;
 mod ipc;

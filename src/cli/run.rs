@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use crun_lite_rootfs::{Entry, HostProbe};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token};
+use rustix::io::Errno;
 
 use super::args::{LogFormat, RunArgs};
 use super::options::{self, Host};
@@ -33,6 +34,7 @@ use crate::container::{
     self, Inherited, NetLink, NetworkSetup, Prepared, Sockets, SpawnIo, Supervisor,
 };
 use crate::control::Server;
+use crate::errno;
 use crate::error::Error;
 use crate::keeper::Keeper;
 use crate::net::{self, Capture, Driver, Listener, NetLog};
@@ -288,7 +290,8 @@ fn drive(
     let mut events = Events::with_capacity(EVENTS);
     pass_sockets(&mut supervisor, &mut driver);
     loop {
-        let timeout = driver.timeout();
+        let timeouts = [driver.timeout(), control.timeout(), supervisor.timeout()];
+        let timeout = timeouts.into_iter().flatten().min();
         let network = Some((&mut driver, &mut control, &*keeper));
         if let Some(code) = turn(&mut poll, &mut events, timeout, &mut supervisor, network)? {
             // The terminal is given back at once, and signals end this process again.
@@ -302,6 +305,8 @@ fn drive(
             return Ok(code);
         }
         let Err(gone) = driver.turn() else {
+            control.resume(poll.registry());
+            supervisor.resume()?;
             // After the turn: clients that came in it may need more than there are.
             pass_sockets(&mut supervisor, &mut driver);
             continue;
@@ -477,8 +482,14 @@ fn linger(poll: &mut Poll, events: &mut Events, driver: &mut Driver) -> Result<(
 /// Waits for events.
 fn wait(poll: &mut Poll, events: &mut Events, timeout: Option<Duration>) -> Result<(), Error> {
     match poll.poll(events, timeout) {
-        Err(error) if error.kind() != std::io::ErrorKind::Interrupted => {
+        Err(error) if Errno::from_io_error(&error).is_none_or(errno::is_broken) => {
             Err(Error::host("wait for events", error))
+        }
+        Err(error) if errno::remedy_of(&error) != errno::Remedy::Now => {
+            tracing::warn!("wait for events: {error}");
+            // The rest goes on, but not in a hurry.
+            errno::pause();
+            Ok(())
         }
         _ => Ok(()),
     }

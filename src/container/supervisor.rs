@@ -17,16 +17,19 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
+use rustix::io::Errno;
 use rustix::process::Pid;
 use tracing::{debug, warn};
 
 use super::exec::is_not_found;
 use super::ipc::{Channel, FromInit, Received, ToInit};
 use super::spawn::{Init, Prepared, ends};
+use crate::errno::{PAUSE, is_broken};
 use crate::error::Error;
 use crate::sys::signal::{self, SignalFd, SignalSet};
 use crate::tty::{RawTerminal, Relay, Tokens};
@@ -70,6 +73,8 @@ pub struct Supervisor {
     own: Pid,
     /// Sockets that init has opened, by the request for them.
     sockets: Vec<Sockets>,
+    /// Messages of init wait that could not be taken, which no event tells of again.
+    unread: bool,
     /// What the command came to, once known.
     outcome: Option<Result<u8, Error>>,
     /// Init has closed its end of the channel.
@@ -114,6 +119,7 @@ impl Prepared {
             started: false,
             own,
             sockets: Vec::new(),
+            unread: false,
             outcome: None,
             hung_up: false,
             ended: None,
@@ -195,6 +201,23 @@ impl Supervisor {
     pub fn open_sockets(&self, count: usize) -> io::Result<()> {
         let count = u8::try_from(count).map_err(|_| io::ErrorKind::InvalidInput)?;
         self.channel.try_send(&ToInit::OpenSockets(count))
+    }
+
+    /// How long the loop may sleep before [`Supervisor::resume`]; `None` until there is
+    /// an event.
+    pub fn timeout(&self) -> Option<Duration> {
+        self.unread.then_some(PAUSE)
+    }
+
+    /// Tries again what could not be done before.
+    ///
+    /// # Errors
+    /// As [`Supervisor::ready`].
+    pub fn resume(&mut self) -> Result<(), Error> {
+        if self.unread {
+            self.take_messages()?;
+        }
+        Ok(())
     }
 
     /// Takes the sockets that have come.
@@ -290,11 +313,18 @@ impl Supervisor {
     }
 
     fn take_messages(&mut self) -> Result<(), Error> {
+        self.unread = false;
         loop {
-            let received = self
-                .channel
-                .try_receive()
-                .map_err(|e| Error::host("receive from the container's init", e))?;
+            let received = match self.channel.try_receive() {
+                Err(error) if Errno::from_io_error(&error).is_some_and(|of| !is_broken(of)) => {
+                    warn!("receive from the container's init: {error}");
+                    self.unread = true;
+                    return Ok(());
+                }
+                received => {
+                    received.map_err(|e| Error::host("receive from the container's init", e))?
+                }
+            };
             let outcome = match received {
                 Received::Nothing => return Ok(()),
                 Received::End => {

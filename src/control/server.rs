@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
+use std::time::Duration;
 
 use mio::event::Event;
 use mio::unix::SourceFd;
@@ -18,6 +19,7 @@ use rustix::net::{SocketFlags, accept_with};
 use rustix::process::{Uid, geteuid};
 
 use super::{Answer, Envelope, MAX_REQUEST, Request, VERSION, socket_name};
+use crate::errno::PAUSE;
 use crate::error::Error;
 
 /// Clients at a time.
@@ -34,6 +36,8 @@ pub struct Server {
     /// The place that the next client takes.
     next: usize,
     first_token: usize,
+    /// Clients wait that could not be accepted, which no event tells of again.
+    waiting: bool,
 }
 
 #[derive(Debug)]
@@ -69,6 +73,7 @@ impl Server {
             clients: [const { None }; CLIENTS],
             next: 0,
             first_token: 0,
+            waiting: false,
         })
     }
 
@@ -101,7 +106,21 @@ impl Server {
         }
     }
 
+    /// How long the loop may sleep before [`Server::resume`]; `None` until there is an
+    /// event.
+    pub fn timeout(&self) -> Option<Duration> {
+        self.waiting.then_some(PAUSE)
+    }
+
+    /// Tries again what could not be done before.
+    pub fn resume(&mut self, registry: &Registry) {
+        if self.waiting {
+            self.accept(registry);
+        }
+    }
+
     fn accept(&mut self, registry: &Registry) {
+        self.waiting = false;
         loop {
             match accept_with(&self.listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
                 Ok(stream) => {
@@ -113,6 +132,7 @@ impl Server {
                 Err(Errno::AGAIN) => return,
                 Err(error) => {
                     tracing::debug!("control socket: {error}");
+                    self.waiting = true;
                     return;
                 }
             }
@@ -177,7 +197,10 @@ impl Client {
                 Ok(count) => self.sent += count,
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return false,
-                Err(_) => return true,
+                Err(error) => {
+                    tracing::debug!("control socket: {error}");
+                    return true;
+                }
             }
         }
     }

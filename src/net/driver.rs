@@ -6,9 +6,11 @@ use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
+mod datagrams;
 mod egress;
 mod inbound;
 mod insight;
+mod retry;
 
 use inbound::UdpPort;
 pub use insight::Figure;
@@ -28,18 +30,16 @@ use super::outbound::Outbounds;
 use super::pcap::Capture;
 use super::publish::{self, Published};
 use super::resolvers::Ask;
-use super::sockets::{FlowSocket, HostSide, failure, read_echo};
+use super::sockets::{FlowSocket, HostSide};
 use crate::config::{BuiltinNetwork, Rules};
 use crate::error::Error;
 use crate::sys::heap;
-use crate::sys::udp::{self, Inbox, RECEIVE_BATCH};
+use crate::sys::udp::Inbox;
 
 /// Frames and bytes read from the link in one turn, so that the host's side
 /// gets its turn, too.
 const TURN_FRAMES: usize = 64;
 const TURN_BYTES: usize = 1 << 20;
-/// Batches of datagrams read from one socket in one turn.
-const TURN_BATCHES: usize = 4;
 /// Descriptors left to everything but flows.
 const RESERVED_FDS: u64 = 64;
 /// Most flows, whatever the limit on descriptors.
@@ -68,6 +68,10 @@ pub struct Driver {
     alarm_token: Token,
     alarm: Alarm,
     link_readable: bool,
+    /// It could not be read and is to be tried again.
+    link_stalled: bool,
+    /// When to make the calls again that no event announces.
+    retry: Option<netstack::Instant>,
     frames: Receiver,
     busy_poll: BusyPoll,
     inbox: Inbox,
@@ -168,6 +172,8 @@ impl Driver {
             alarm,
             // What came before it was registered has made no edge.
             link_readable: true,
+            link_stalled: false,
+            retry: None,
             frames: receiver,
             busy_poll: BusyPoll::new(network.busy_poll),
             inbox: Inbox::default(),
@@ -217,7 +223,11 @@ impl Driver {
         if self.link_readable || !self.again.is_empty() || self.published.has_work() {
             return Some(Duration::ZERO);
         }
-        let deadlines = [self.stack.next_deadline(), self.published.deadline()];
+        let deadlines = [
+            self.stack.next_deadline(),
+            self.published.deadline(),
+            self.retry,
+        ];
         let deadline = deadlines.into_iter().flatten().min()?;
         let now = self.now;
         if deadline <= now {
@@ -330,89 +340,6 @@ impl Driver {
         }
     }
 
-    fn udp_ready(&mut self, now: netstack::Instant, flow: FlowId) {
-        // The stack may close the socket on the way (DNS), so it is looked up each time.
-        for _ in 0..TURN_BATCHES {
-            let Some(FlowSocket::Udp(socket)) = self.host.get(flow) else {
-                return;
-            };
-            let count = match self.inbox.receive(socket.as_fd()) {
-                Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                // A queued ICMP error; the next call gets what is behind it.
-                Err(error) => {
-                    tracing::trace!("datagram socket: {error}");
-                    continue;
-                }
-            };
-            for message in self.inbox.messages() {
-                let (from, payload) = (message.from, message.payload);
-                if let Some(address) = message.to {
-                    self.host.note_source(flow, from, address);
-                }
-                self.stack
-                    .datagram(now, flow, from, payload, message.segment, &mut self.host);
-            }
-            if count < RECEIVE_BATCH {
-                return;
-            }
-        }
-        // There may be more, which no event will announce.
-        self.again.push(flow);
-    }
-
-    fn udp_errors(&mut self, flow: FlowId) {
-        while let Some(FlowSocket::Udp(socket)) = self.host.get(flow) {
-            match udp::receive_error(socket.as_fd(), &mut []) {
-                Ok(Some(error)) if error.icmp.is_some() => {
-                    let (to, failure) = (error.to, failure(&error));
-                    self.stack
-                        .datagram_failed(self.now, flow, to, failure, &mut self.host);
-                }
-                // One of this host is known since the datagram was not sent.
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return,
-            }
-        }
-    }
-
-    fn echo_errors(&mut self, flow: FlowId) {
-        // Identifier and sequence number are in the first 8 bytes of what was sent.
-        let mut sent = [0; 8];
-        while let Some(FlowSocket::Echo(socket)) = self.host.get(flow) {
-            match udp::receive_error(socket.as_fd(), &mut sent) {
-                Ok(Some(error)) if error.icmp.is_some() && error.quoted >= sent.len() => {
-                    let seq = u16::from_be_bytes([sent[6], sent[7]]);
-                    self.stack
-                        .echo_failed(flow, seq, failure(&error), &mut self.host);
-                }
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return,
-            }
-        }
-    }
-
-    fn echo_ready(&mut self, now: netstack::Instant, flow: FlowId) {
-        while let Some(FlowSocket::Echo(socket)) = self.host.get(flow) {
-            match read_echo(socket, &mut self.echo) {
-                Ok(Some((seq, payload))) => {
-                    self.stack
-                        .echo_reply(now, flow, seq, payload, &mut self.host);
-                }
-                Ok(None) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) => {
-                    tracing::trace!("ping socket: {error}");
-                    return;
-                }
-            }
-        }
-    }
-
     /// Does what is to be done after the events of one wake-up: reads the link,
     /// runs what is due, sends what was gathered.
     ///
@@ -422,12 +349,19 @@ impl Driver {
         for flow in std::mem::take(&mut self.again) {
             self.udp_ready(self.now, flow);
         }
+        self.retry_turn();
         self.published.turn(self.now);
         self.accept_turn();
         let (mut frames, mut bytes) = (0, 0);
         while self.link_readable && frames < TURN_FRAMES && bytes < TURN_BYTES {
             let link = self.host.link.as_fd();
-            self.link_readable = self.frames.read(link).map_err(link_gone)?;
+            self.link_readable = match self.frames.read(link) {
+                Ok(more) => more,
+                Err(error) => {
+                    self.link_failed(error)?;
+                    break;
+                }
+            };
             let batch = self.frames.size();
             (frames, bytes) = (frames + batch.0, bytes + batch.1);
             if bytes > batch.1 {
@@ -455,6 +389,12 @@ impl Driver {
                 .datagram_failed(now, flow, to, failure, &mut self.host);
             // A DNS query may have gone to another server for it.
             self.host.flush();
+        }
+        while let Some(flow) = self.host.take_broken() {
+            self.stack.abort(flow, &mut self.host);
+        }
+        if self.host.has_stalled() {
+            self.retry_soon();
         }
         if let Some(capture) = &mut self.host.capture {
             capture.flush();

@@ -19,6 +19,8 @@ use crate::sys::netlink::{Netlink, RouteType};
 
 /// Answers kept at most.
 const CAPACITY: usize = 4096;
+/// Announcements read at a time.
+const READS: usize = 64;
 
 /// Answers whether an address is the host's own.
 #[derive(Debug)]
@@ -47,9 +49,17 @@ impl LocalAddresses {
     pub(crate) fn changed(&mut self) {
         let mut buffer = [0; 4096];
         // What has changed does not matter, only that; an overrun (ENOBUFS) says so, too.
-        while let Ok(_) | Err(Errno::NOBUFS | Errno::INTR) =
-            rustix::io::read(&self.monitor, &mut buffer)
-        {}
+        // What is left of many announcements is in the way of none: each is an event.
+        for _ in 0..READS {
+            match rustix::io::read(&self.monitor, &mut buffer) {
+                Ok(_) | Err(Errno::NOBUFS | Errno::INTR) => {}
+                Err(Errno::AGAIN) => break,
+                Err(error) => {
+                    tracing::debug!("changes of addresses: {error}");
+                    break;
+                }
+            }
+        }
         self.known.clear();
     }
 

@@ -29,6 +29,7 @@ use super::outbound::Outbounds;
 use super::outbox::Outbox;
 use super::pcap::Capture;
 use super::resolvers::Ask;
+use crate::errno::{Remedy, remedy};
 use crate::sys::udp::{self, Outgoing, QueuedError};
 
 /// Longest frame: virtio and Ethernet headers and 64 KiB of IP.
@@ -79,6 +80,10 @@ pub(crate) struct HostSide {
     outbox: Outbox,
     outbounds: Outbounds,
     failures: Vec<(FlowId, SocketAddr, Failure)>,
+    /// Flows with a call that is to be made again later, which no event tells.
+    stalled: Vec<FlowId>,
+    /// Flows that cannot go on, which their ends do not know yet.
+    broken: Vec<FlowId>,
     echo_refused: bool,
     /// Tells what the policy has refused.
     pub(crate) audit: Audit,
@@ -108,6 +113,8 @@ impl HostSide {
             outbox: Outbox::default(),
             outbounds,
             failures: Vec::new(),
+            stalled: Vec::new(),
+            broken: Vec::new(),
             echo_refused: false,
             audit: Audit::default(),
             capture: None,
@@ -264,6 +271,42 @@ impl HostSide {
         }
     }
 
+    /// What became of a read or a write that has failed; `None`: it is to be made again.
+    fn judge(&mut self, flow: FlowId, error: Errno) -> Option<Io> {
+        match remedy(error) {
+            Remedy::Now => None,
+            Remedy::Event => Some(Io::WouldBlock),
+            Remedy::Later => {
+                tracing::debug!("connection: {error}");
+                self.stall(flow);
+                Some(Io::WouldBlock)
+            }
+            Remedy::None => Some(Io::Failed(host_error(&error.into()))),
+        }
+    }
+
+    /// A call of this flow's has failed and is to be made again later.
+    pub(crate) fn stall(&mut self, flow: FlowId) {
+        if !self.stalled.contains(&flow) {
+            self.stalled.push(flow);
+        }
+    }
+
+    /// Takes the flows with a call that is to be made again later.
+    pub(crate) fn take_stalled(&mut self) -> Vec<FlowId> {
+        std::mem::take(&mut self.stalled)
+    }
+
+    /// Whether there are flows with a call that is to be made again later.
+    pub(crate) fn has_stalled(&self) -> bool {
+        !self.stalled.is_empty()
+    }
+
+    /// Takes a flow that cannot go on.
+    pub(crate) fn take_broken(&mut self) -> Option<FlowId> {
+        self.broken.pop()
+    }
+
     /// Takes a datagram that came to nothing.
     pub(crate) fn failure(&mut self) -> Option<(FlowId, SocketAddr, Failure)> {
         self.failures.pop()
@@ -306,15 +349,19 @@ impl Host for HostSide {
                 Err(error) => Err(error),
             }
         };
-        let socket = open().map_err(|error| host_error(&error))?;
+        let socket = open().map_err(|error| match host_error(&error) {
+            // No call here waits for the far end: this is not its silence.
+            HostError::TimedOut => HostError::Other,
+            error => error,
+        })?;
         self.add_tcp(flow, socket, true)
     }
 
     fn tcp_send(&mut self, flow: FlowId, data: &[IoSlice<'_>]) -> Io {
-        let Some(socket) = self.get(flow) else {
-            return Io::Failed(HostError::Other);
-        };
         loop {
+            let Some(socket) = self.get(flow) else {
+                return Io::Failed(HostError::Other);
+            };
             // Not by the calls for sockets, which are two system calls more. SIGPIPE is
             // ignored, as in every Rust program.
             let sent = match data {
@@ -323,32 +370,43 @@ impl Host for HostSide {
             };
             match sent {
                 Ok(n) => return Io::Done(n),
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM) => return Io::WouldBlock,
-                Err(error) => return Io::Failed(host_error(&error.into())),
+                Err(error) => match self.judge(flow, error) {
+                    Some(io) => return io,
+                    None => continue,
+                },
             }
         }
     }
 
     fn tcp_receive(&mut self, flow: FlowId, buffer: &mut [u8]) -> Io {
-        let Some(socket) = self.get(flow) else {
-            return Io::Failed(HostError::Other);
-        };
         loop {
+            let Some(socket) = self.get(flow) else {
+                return Io::Failed(HostError::Other);
+            };
             match rustix::io::read(socket.socket(), &mut *buffer) {
                 Ok(0) => return Io::Closed,
                 Ok(n) => return Io::Done(n),
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return Io::WouldBlock,
-                Err(error) => return Io::Failed(host_error(&error.into())),
+                Err(error) => match self.judge(flow, error) {
+                    Some(io) => return io,
+                    None => continue,
+                },
             }
         }
     }
 
     fn tcp_shutdown(&mut self, flow: FlowId) {
-        if let Some(socket) = self.get(flow) {
-            // ENOTCONN: the far end has reset the connection, which reading will tell.
-            let _ = rustix::net::shutdown(socket.socket(), Shutdown::Write);
+        let Some(socket) = self.get(flow) else {
+            return;
+        };
+        let shut = || rustix::net::shutdown(socket.socket(), Shutdown::Write);
+        match rustix::io::retry_on_intr(shut) {
+            // The far end has reset the connection, which reading will tell.
+            Ok(()) | Err(Errno::NOTCONN) => {}
+            Err(error) => {
+                // It would wait for an end that never comes.
+                tracing::debug!("end a connection's direction: {error}");
+                self.broken.push(flow);
+            }
         }
     }
 

@@ -130,9 +130,9 @@ impl Netlink {
         let length = u32::try_from(request.0.len()).unwrap_or(u32::MAX);
         request.0[..4].copy_from_slice(&length.to_ne_bytes());
         request.0[8..12].copy_from_slice(&sequence);
-        rustix::io::write(&self.fd, &request.0)?;
+        rustix::io::retry_on_intr(|| rustix::io::write(&self.fd, &request.0))?;
         loop {
-            let n = rustix::io::read(&self.fd, &mut *answer)?;
+            let n = rustix::io::retry_on_intr(|| rustix::io::read(&self.fd, &mut *answer))?;
             let truncated = || io::Error::from_raw_os_error(libc::EBADMSG);
             let header = answer.get(..HEADER_LEN.min(n)).ok_or_else(truncated)?;
             if header.len() < HEADER_LEN {

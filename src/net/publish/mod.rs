@@ -53,8 +53,9 @@ const BATCH: usize = 32;
 const MOST_ASKED: usize = 256;
 /// Clients that wait for a socket inside; further ones stay in the kernel's queue.
 const MOST_WAITING: usize = 1024;
-/// How long to leave clients in the kernel's queue when descriptors have run out.
-const PAUSE: Duration = Duration::from_millis(100);
+/// How long to leave clients in the kernel's queue, and connections as they are, when
+/// descriptors have run out.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// A client that has been accepted.
 #[derive(Debug)]
@@ -107,6 +108,10 @@ pub(crate) struct Published {
     pipes: Pipes,
     /// Pairs that had their turn and have more to do.
     again: Vec<(usize, u32)>,
+    /// Pairs that have more to do as soon as there is what they lack.
+    later: Vec<(usize, u32)>,
+    /// Some have come to `later` in this turn.
+    stalled: bool,
     generation: u32,
     /// When to try again what failed for want of descriptors.
     retry: Option<Instant>,
@@ -135,6 +140,8 @@ impl Published {
             pairs: Slab::new(),
             pipes: Pipes::default(),
             again: Vec::new(),
+            later: Vec::new(),
+            stalled: false,
             generation: 0,
             retry: None,
             moved: [0; 2],
@@ -158,6 +165,9 @@ impl Published {
             generation,
             queued: false,
         });
+        if let Err(error) = self.pipes.reserve() {
+            tracing::debug!("pipes in reserve: {error}");
+        }
         let token = lower(LISTENERS, place, generation);
         let registered = self
             .registry
@@ -294,18 +304,22 @@ impl Published {
                         container_port: listening.listener.container_port,
                     });
                 }
-                Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
-                    self.retry = Some(now + PAUSE);
-                    tracing::debug!("out of descriptors: clients have to wait");
-                    return None;
-                }
+                Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => {
                     listening.queued = false;
                     self.ready.pop_front();
                 }
-                // The client has gone again, or an error of its network (accept(2)).
-                Ok((_, None)) | Err(_) => {
+                // The client has gone again.
+                Ok((_, None)) | Err(Errno::CONNABORTED) => {
                     self.ready.rotate_left(1);
+                    return None;
+                }
+                // Out of descriptors as a rule; else an error of a client's network, or
+                // one that stays (accept(2)).
+                Err(error) => {
+                    self.ready.rotate_left(1);
+                    self.retry = Some(now + PAUSE);
+                    tracing::debug!("clients have to wait: {error}");
                     return None;
                 }
             }
@@ -525,6 +539,12 @@ impl Published {
                 pair.queued = true;
                 self.again.push((place, generation));
             }
+            Turn::Later if pair.queued => {}
+            Turn::Later => {
+                pair.queued = true;
+                self.later.push((place, generation));
+                self.stalled = true;
+            }
             Turn::Over => {
                 self.pairs.remove(place);
             }
@@ -535,6 +555,7 @@ impl Published {
     pub(crate) fn turn(&mut self, now: Instant) {
         if self.retry.is_some_and(|at| at <= now) {
             self.retry = None;
+            self.again.append(&mut self.later);
         }
         for (place, generation) in std::mem::take(&mut self.again) {
             if let Some((of, State::Joined(pair))) = self.pairs.get_mut(place)
@@ -543,6 +564,9 @@ impl Published {
                 pair.queued = false;
                 self.pair_turn(place, generation);
             }
+        }
+        if std::mem::take(&mut self.stalled) {
+            self.retry.get_or_insert(now + PAUSE);
         }
     }
 }

@@ -13,23 +13,28 @@
 //! as long as it likes. A reset on one side resets the other.
 
 use std::io;
-use std::net::{Shutdown, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use mio::event::Event;
 use netstack::{FlowInfo, Instant, Protocol};
 use rustix::io::Errno;
+use rustix::net::Shutdown;
 use rustix::pipe::{
     PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice,
 };
 use socket2::Socket;
+
+use crate::errno::{Remedy, remedy};
 
 /// Size asked for per pipe, bytes. With less a bulk transfer needs more turns;
 /// with more it leaves the processor's cache.
 const PIPE_SIZE: usize = 1 << 20;
 /// Pipes kept for the next that needs one.
 const SPARE_PIPES: usize = 16;
+/// Pipes made ahead of need: each connection gives its own back soon.
+const RESERVE: usize = 4;
 /// Bytes behind one place of a pipe (`PAGE_SIZE`) as its size is counted. Each
 /// place can hold more, or a single byte.
 const PLACE: usize = 4096;
@@ -53,10 +58,23 @@ pub(super) struct Pipe {
 pub(super) struct Pipes(Vec<Pipe>);
 
 impl Pipes {
-    fn take(&mut self) -> io::Result<Pipe> {
-        if let Some(pipe) = self.0.pop() {
-            return Ok(pipe);
+    /// Makes sure that there are some for connections that need one when there are no
+    /// descriptors left.
+    pub(super) fn reserve(&mut self) -> io::Result<()> {
+        while self.0.len() < RESERVE {
+            self.0.push(Self::make()?);
         }
+        Ok(())
+    }
+
+    fn take(&mut self) -> Result<Pipe, Errno> {
+        match self.0.pop() {
+            Some(pipe) => Ok(pipe),
+            None => Self::make(),
+        }
+    }
+
+    fn make() -> Result<Pipe, Errno> {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         // A wish: the user's share of pipe memory may be used up (pipe(7)).
         let size = fcntl_setpipe_size(&write, PIPE_SIZE).or_else(|_| fcntl_getpipe_size(&write))?;
@@ -93,6 +111,8 @@ pub(super) enum Turn {
     Waits,
     /// It has had its turn and has more to do.
     Again,
+    /// It has more to do, for which something is missing at present.
+    Later,
     /// Both directions have ended, or one side has failed; it is to be dropped.
     Over,
 }
@@ -189,8 +209,12 @@ impl Pair {
         let mut turn = Turn::Waits;
         for from in [CLIENT, SERVER] {
             match self.pump(from, pipes) {
-                Ok(true) => turn = Turn::Again,
-                Ok(false) => {}
+                Ok(true) if turn == Turn::Waits => turn = Turn::Again,
+                Ok(_) => {}
+                Err(error) if remedy(error) == Remedy::Later => {
+                    tracing::debug!("spliced connection: {error}");
+                    turn = Turn::Later;
+                }
                 Err(error) => {
                     tracing::trace!("spliced connection: {error}");
                     self.reset();
@@ -212,46 +236,53 @@ impl Pair {
     }
 
     /// One direction; true where there is more to do.
-    fn pump(&mut self, from: usize, pipes: &mut Pipes) -> io::Result<bool> {
+    fn pump(&mut self, from: usize, pipes: &mut Pipes) -> Result<bool, Errno> {
         let to = 1 - from;
         let flow = &mut self.flows[from];
         let mut pipe = flow.held.take();
         let mut moved = 0;
-        let more = loop {
+        let outcome = loop {
             if let Some((through, held)) = &mut pipe
                 && *held > 0
             {
                 if !self.writable[to] {
-                    break false;
+                    break Ok(false);
                 }
                 match transfer(&through.read, &self.sockets[to], *held) {
-                    Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                    Ok(0) => break Err(Errno::PIPE),
                     Ok(count) => {
                         *held = held.saturating_sub(count);
                         moved += count;
                     }
                     Err(Errno::AGAIN) => self.writable[to] = false,
-                    Err(error) => return Err(error.into()),
+                    Err(error) => break Err(error),
                 }
                 continue;
             }
             if flow.ended {
                 if !flow.shut {
-                    flow.shut = true;
-                    // It may have failed meanwhile, which an event says.
-                    let _ = self.sockets[to].shutdown(Shutdown::Write);
+                    let shut = || rustix::net::shutdown(&self.sockets[to], Shutdown::Write);
+                    match rustix::io::retry_on_intr(shut) {
+                        // It may have failed meanwhile, which an event says.
+                        Ok(()) | Err(Errno::NOTCONN) => flow.shut = true,
+                        // It would wait for an end that never comes.
+                        Err(error) => break Err(error),
+                    }
                 }
-                break false;
+                break Ok(false);
             }
             if !self.readable[from] || !self.writable[to] {
-                break false;
+                break Ok(false);
             }
             if moved >= TURN_BYTES {
-                break true;
+                break Ok(true);
             }
             let through = match &mut pipe {
                 Some(through) => through,
-                empty => empty.insert((pipes.take()?, 0)),
+                empty => match pipes.take() {
+                    Ok(pipe) => empty.insert((pipe, 0)),
+                    Err(error) => break Err(error),
+                },
             };
             let source = &self.sockets[from];
             let taken = if self.urgent[from] {
@@ -272,7 +303,7 @@ impl Pair {
                     self.readable[from] = false;
                     self.urgent[from] = false;
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => break Err(error),
             }
         };
         flow.moved += moved as u64;
@@ -280,7 +311,7 @@ impl Pair {
             Some((through, 0)) => pipes.give(through),
             held => flow.held = held,
         }
-        Ok(more)
+        outcome
     }
 }
 
@@ -310,6 +341,8 @@ fn copy(from: &Socket, to: &Pipe) -> Result<usize, Errno> {
 
 /// Has the other end see a reset when the socket is closed.
 pub(crate) fn reset(socket: &Socket) {
-    // Without it the socket closes in order, which is wrong but not harmful.
-    let _ = socket.set_linger(Some(Duration::ZERO));
+    if let Err(error) = socket.set_linger(Some(Duration::ZERO)) {
+        // Without it the socket closes in order, which is wrong but not harmful.
+        tracing::debug!("reset a connection: {error}");
+    }
 }
