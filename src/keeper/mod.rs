@@ -350,11 +350,16 @@ impl Keeper {
         let number = self.asked.get().wrapping_add(1);
         self.asked.set(number);
         // It reads one at a time, so there is room unless it hangs.
-        self.channel.try_send(&Numbered {
+        let sent = self.channel.try_send(&Numbered {
             number,
             message: question.clone(),
-        })?;
-        Ok(number)
+        });
+        match sent {
+            Ok(()) => Ok(number),
+            // That would say that an answer is on its way.
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(io::Error::other(error)),
+            Err(error) => Err(error),
+        }
     }
 
     /// Takes the answer to the question of this number by `receive`; where there is

@@ -17,7 +17,7 @@ const fn site(name: &'static str, action: &'static str) -> Site {
 pub(super) const SITES: &[Site] = &[
     // The loop.
     site("epoll_wait", "tcp"),
-    site("timerfd_settime", "tcp"),
+    site("timerfd_settime", "sink"),
     // The link.
     site("read tap", "tcp"),
     site("writev tap", "tcp"),
@@ -67,7 +67,7 @@ pub(super) const SITES: &[Site] = &[
     site("accept4 listener", "far client"),
     site("epoll_ctl add accepted", "far client"),
     site("read accepted", "far client"),
-    site("write accepted", "far client"),
+    site("write accepted", "far small"),
     site("writev accepted", "far bulk"),
     site("shutdown accepted", "far client"),
     site("setsockopt SO_LINGER accepted", "far refused"),

@@ -462,7 +462,8 @@ static void on_call(void)
 	if (fault.what)
 		regs.rax = -fault.what;
 	set(&regs);
-	if (fault.what == EAGAIN)
+	/* A call that takes less than it was given says the same (epoll(7)). */
+	if (fault.what == EAGAIN || !fault.what)
 		ring_again(&regs, entry.orig_rax == SYS_splice && !strcmp(kind((int)entry.rdi), "pipe")
 				  ? (int)entry.rdx : (int)entry.rdi);
 }

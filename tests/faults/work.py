@@ -3,7 +3,8 @@
 # or "<NUMBER hang>".
 import errno, os, socket, struct, sys, threading, time
 
-FAR, FAR6, ECHO, CLOSED, DNS = sys.argv[1], sys.argv[2], int(sys.argv[3]), 9, "10.0.2.3"
+FAR, FAR6, ECHO, SINK = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+CLOSED, DNS = 9, "10.0.2.3"
 # A container is to see what is wrong within a second. Where that is silence, its kernel
 # repeats a SYN after that.
 PATIENCE = 1.4
@@ -101,6 +102,14 @@ def small():
         stream.finish()
 
 
+def sink():
+    with Stream(SINK) as stream:
+        stream.socket.sendall(b"x")
+        # Long enough for it to be acknowledged without an answer.
+        time.sleep(0.06)
+        stream.finish()
+
+
 def bulk():
     # More than fits: some waits for room on either side.
     with Stream(count=4 << 20) as stream:
@@ -131,14 +140,16 @@ def reset():
     with Stream() as stream:
         stream.exchange()
         stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    # It is on its way now, and nobody answers.
+    time.sleep(0.03)
 
 
 def datagrams(family, to, payloads, port=ECHO):
     with socket.socket(family, socket.SOCK_DGRAM) as udp:
         udp.connect((to, port))
-        udp.settimeout(0.3)
+        udp.settimeout(0.1)
         # Datagrams may be lost: whoever sends them tries again.
-        for _ in range(3):
+        for _ in range(10):
             for payload in payloads:
                 udp.send(payload)
             try:
@@ -159,7 +170,7 @@ def udp6():
 
 
 def burst():
-    datagrams(socket.AF_INET, FAR, [b"x" * size for size in (1, 100, 50, 700, 3)] * 8)
+    datagrams(socket.AF_INET, FAR, [b"x" * size for size in (1, 100, 50, 700, 3)] * 20)
 
 
 def train():
@@ -176,13 +187,14 @@ def closed():
 
 def toolong():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-        udp.setsockopt(socket.SOL_IP, 10, 2)  # IP_MTU_DISCOVER: do
+        udp.setsockopt(socket.SOL_IP, 10, 3)  # IP_MTU_DISCOVER: whatever is known of the path
         udp.connect((FAR, ECHO))
-        udp.settimeout(0.3)
-        for _ in range(3):
+        udp.settimeout(0.1)
+        for _ in range(10):
             try:
                 udp.send(b"x" * 3000)
                 udp.recv(1 << 16)
+                raise Other("not too long")
             except TimeoutError as error:
                 if error.errno:
                     raise
@@ -204,11 +216,11 @@ def echo(wanted, ttl=64, to=FAR):
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as raw:
         raw.setsockopt(socket.SOL_IP, socket.IP_TTL, ttl)
         ident = struct.unpack("H", os.urandom(2))[0]
-        for sequence in range(3):
+        for sequence in range(10):
             message = struct.pack("!BBHHH", 8, 0, 0, ident, sequence) + b"x" * 20
             message = message[:2] + struct.pack("!H", checksum(message)) + message[4:]
             raw.sendto(message, (to, 0))
-            end = time.monotonic() + 0.3
+            end = time.monotonic() + 0.1
             while (left := end - time.monotonic()) > 0:
                 raw.settimeout(left)
                 try:
@@ -233,11 +245,13 @@ def hops():
 
 
 def dns():
+    # So long an answer of the keeper's holds.
+    time.sleep(0.004)
     query = os.urandom(2) + b"\1\0\0\1\0\0\0\0\0\0\4host\4test\0\0\1\0\1"
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
         udp.connect((DNS, 53))
-        udp.settimeout(0.3)
-        for _ in range(3):
+        udp.settimeout(0.1)
+        for _ in range(10):
             udp.send(query)
             try:
                 answer = udp.recv(1 << 16)

@@ -1,5 +1,6 @@
 //! Who a container talks to, and what it and others do that meets the sites.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::path::PathBuf;
@@ -19,6 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// The port that the container serves and one that it does not.
 const SERVED: u16 = 7000;
 const CLOSED: u16 = 7009;
+/// UDP sockets of the ports that are published from the start, one for each version of IP.
+const PUBLISHED: u64 = 2;
 
 /// What became of an action.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +38,7 @@ pub(super) struct World {
     pub(super) host: Host,
     pub(super) who: Who,
     tcp: TcpServer,
+    sink: TcpServer,
     _udp: [UdpServer; 2],
     _dns: DnsServer,
     pub(super) folder: TempDir,
@@ -45,6 +49,9 @@ impl World {
     pub(super) fn new(host: Host, who: Who) -> Self {
         let far: [IpAddr; 2] = [Family::V4, Family::V6].map(Family::far);
         let tcp = TcpServer::echo(&host, Side::Far, far[0]);
+        let sink = TcpServer::start(&host, Side::Far, far[0], |mut stream| {
+            io::copy(&mut stream, &mut io::sink()).map(drop)
+        });
         let port = tcp.port();
         let udp = far.map(|address| {
             let at = SocketAddr::new(address, port);
@@ -56,6 +63,7 @@ impl World {
         Self {
             _dns: DnsServer::start(&host),
             tcp,
+            sink,
             _udp: udp,
             host,
             who,
@@ -67,7 +75,7 @@ impl World {
     /// A container with these options as well.
     pub(super) fn container(&self, options: &[&str]) -> Container<'_> {
         let name = format!("faults-{:?}-{}", self.who, fastrand::u32(..));
-        let port = self.tcp.port().to_string();
+        let [echo, sink] = [&self.tcp, &self.sink].map(|server| server.port().to_string());
         let named = format!("--name={name}");
         let mut args = vec![
             &*named,
@@ -88,7 +96,7 @@ impl World {
         args.extend(options);
         let far = [Family::V4, Family::V6].map(|family| family.far().to_string());
         let script = "exec /usr/bin/python3 -c \"$WORK\" \"$@\"";
-        args.extend(["--", "sh", "-c", script, "sh", &far[0], &far[1], &port]);
+        args.extend(["--", "sh", "-c", script, "sh", &far[0], &far[1], &echo, &sink]);
         let run = self
             .who
             .crun(&args)
@@ -127,6 +135,7 @@ impl Container<'_> {
         };
         match action {
             "far client" => outside(Side::Far, exchange, SERVED),
+            "far small" => outside(Side::Far, small, SERVED),
             "far bulk" => outside(Side::Far, bulk, SERVED),
             "far refused" => outside(Side::Far, refused, CLOSED),
             "far datagram" => outside(Side::Far, datagram, SERVED),
@@ -156,6 +165,13 @@ impl Container<'_> {
                 self.inside(action)
             }
         }
+    }
+
+    /// Ends it; what it has printed.
+    pub(super) fn end(self) -> String {
+        drop(self.tracer);
+        self.run.signal(rustix::process::Signal::KILL);
+        self.run.finish().stderr
     }
 
     /// Has the container do something.
@@ -188,8 +204,23 @@ impl Container<'_> {
         }
     }
 
+    /// How many UDP and echo sockets its flows have.
+    pub(super) fn sockets(&self) -> [u64; 2] {
+        let args = ["net", "flows", "--json", &self.name];
+        let told = CrunLite::new(self.world.who, &args).on(&self.world.host).run().success();
+        let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+        let flows = told.as_array().unwrap();
+        let ends = flows.iter().map(|flow| flow["container"].as_str().unwrap());
+        let ends = ends.filter(|end| !end.ends_with(&format!(":{SERVED}")));
+        // One for each port of the container; those of published ports are older.
+        let ports = ends.collect::<BTreeSet<_>>().len() as u64;
+        // The figure has echo flows, too, and counts the sockets of UDP.
+        let listed = flows.len() as u64 + ports + PUBLISHED;
+        [ports, self.figure("flows").saturating_sub(listed)]
+    }
+
     /// One of its counters.
-    pub(super) fn figure(&self, name: &str) -> u64 {
+    fn figure(&self, name: &str) -> u64 {
         let args = ["net", "stats", "--json", &self.name];
         let told = CrunLite::new(self.world.who, &args).on(&self.world.host).run().success();
         let told: serde_json::Value = serde_json::from_str(&told).unwrap();
@@ -214,6 +245,14 @@ fn client(at: SocketAddr) -> io::Result<TcpStream> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     Ok(stream)
+}
+
+/// As [`exchange`], of what comes in one piece.
+fn small(at: SocketAddr) -> io::Result<()> {
+    let mut stream = client(at)?;
+    stream.write_all(b"x")?;
+    stream.read_exact(&mut [0])?;
+    end(stream)
 }
 
 /// Sends a piece and has it back, twice, and ends.
@@ -299,9 +338,9 @@ fn refused(at: SocketAddr) -> io::Result<()> {
 fn datagram(at: SocketAddr) -> io::Result<()> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
     socket.connect(at)?;
-    socket.set_read_timeout(Some(PATIENCE / 3))?;
+    socket.set_read_timeout(Some(PATIENCE / 10))?;
     let mut outcome = Ok(());
-    for _ in 0..3 {
+    for _ in 0..10 {
         socket.send(b"x")?;
         outcome = socket.recv(&mut [0; 100]).map(drop);
         if !matches!(&outcome, Err(error) if error.raw_os_error() == Some(libc::EAGAIN)) {

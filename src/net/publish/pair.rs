@@ -332,8 +332,12 @@ fn copy(from: &Socket, to: &Pipe) -> Result<usize, Errno> {
     let count = rustix::io::retry_on_intr(|| rustix::io::read(from, &mut buffer[..]))?;
     let mut rest = buffer.get(..count).unwrap_or_default();
     while !rest.is_empty() {
-        // It fits into one place.
-        let written = rustix::io::retry_on_intr(|| rustix::io::write(&to.write, rest))?;
+        // It fits into one place. It is nowhere else any more: no error of this passes.
+        let written = rustix::io::retry_on_intr(|| rustix::io::write(&to.write, rest));
+        let written = written.map_err(|error| {
+            tracing::debug!("a pipe: {error}");
+            Errno::IO
+        })?;
         rest = rest.get(written..).unwrap_or_default();
     }
     Ok(count)
