@@ -134,7 +134,7 @@ impl Channel {
         let received = match received {
             Ok(received) => received,
             Err(Errno::AGAIN) => return Ok(Received::Nothing),
-            Err(Errno::CONNRESET) => return Ok(Received::End),
+            // Not the end: that is told by the call that finds nothing more.
             Err(error) => return Err(error.into()),
         };
         // No message of ours is empty: that is the end of the stream.

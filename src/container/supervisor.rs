@@ -313,11 +313,13 @@ impl Supervisor {
     }
 
     fn take_messages(&mut self) -> Result<(), Error> {
-        self.unread = false;
+        let tried = std::mem::take(&mut self.unread);
         loop {
             let received = match self.channel.try_receive() {
                 Err(error) if Errno::from_io_error(&error).is_some_and(|of| !is_broken(of)) => {
-                    warn!("receive from the container's init: {error}");
+                    if !tried {
+                        warn!("receive from the container's init: {error}");
+                    }
                     self.unread = true;
                     return Ok(());
                 }

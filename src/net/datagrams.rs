@@ -103,14 +103,22 @@ impl Datagrams {
 
     /// Has the socket put these into the datagrams that follow.
     pub(super) fn set(&self, fields: IpFields) {
-        let before = self.fields.replace(fields);
-        // Wishes: a kernel that does not fulfil them sends the datagrams all the same.
-        if before.hop_limit != fields.hop_limit {
-            let _ = ip::set_hop_limit(self.as_fd(), self.v4, fields.hop_limit);
+        let mut now = self.fields.get();
+        // Wishes: a kernel that does not fulfil them sends the datagrams all the same. The
+        // next datagram has it asked again.
+        if now.hop_limit != fields.hop_limit {
+            match ip::set_hop_limit(self.as_fd(), self.v4, fields.hop_limit) {
+                Ok(()) => now.hop_limit = fields.hop_limit,
+                Err(error) => tracing::debug!("hop limit of datagrams: {error}"),
+            }
         }
-        if before.dont_fragment != fields.dont_fragment {
-            let _ = ip::set_dont_fragment(self.as_fd(), self.v4, fields.dont_fragment);
+        if now.dont_fragment != fields.dont_fragment {
+            match ip::set_dont_fragment(self.as_fd(), self.v4, fields.dont_fragment) {
+                Ok(()) => now.dont_fragment = fields.dont_fragment,
+                Err(error) => tracing::debug!("whether datagrams are cut: {error}"),
+            }
         }
+        self.fields.set(now);
     }
 }
 

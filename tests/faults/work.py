@@ -265,6 +265,60 @@ def dns():
         raise TimeoutError
 
 
+SLOW = []
+
+
+def pattern(size):
+    return b"".join(struct.pack("!I", place) for place in range(size // 4))
+
+
+def slowly(work):
+    def guarded():
+        try:
+            work()
+        except Exception as error:
+            outcome.append(error)
+    outcome = []
+    thread = threading.Thread(target=guarded)
+    thread.start()
+    SLOW.append((thread, outcome))
+
+
+def slow_outside(port, count, size, _):
+    data = pattern(int(size))
+    def work():
+        with socket.create_connection((FAR, int(port))) as stream:
+            stream.sendall(data)
+            stream.shutdown(socket.SHUT_WR)
+            answer = stream.recv(100)
+            if answer != b"intact":
+                raise Other(answer)
+    for _ in range(int(count)):
+        slowly(work)
+
+
+def slow_inside(port, count, size, stall):
+    data = pattern(int(size))
+    def work():
+        with socket.create_connection((FAR, int(port))) as stream:
+            time.sleep(int(stall) / 1000)
+            got = b""
+            while some := stream.recv(1 << 20):
+                got += some
+            if got != data:
+                raise Other(f"{len(got)} bytes, not the same")
+    for _ in range(int(count)):
+        slowly(work)
+
+
+def slow_end():
+    while SLOW:
+        thread, outcome = SLOW.pop()
+        thread.join()
+        for error in outcome:
+            raise error
+
+
 def denied():
     try:
         socket.create_connection(("192.0.2.1", 80), timeout=PATIENCE)
@@ -278,9 +332,10 @@ def denied():
 serve()
 print("ready", flush=True)
 for line in sys.stdin:
-    number, action = line.split()
+    number, words = line.split()
+    action, *arguments = words.split(":")
     try:
-        globals()[action]()
+        globals()[action](*arguments)
         outcome = "ok"
     except TimeoutError as error:
         outcome = "error ETIMEDOUT" if error.errno else "hang"

@@ -74,13 +74,19 @@ impl World {
 
     /// A container with these options as well.
     pub(super) fn container(&self, options: &[&str]) -> Container<'_> {
+        // Each look is two stops of the tracer's.
+        self.container_in("busy_poll=0", options)
+    }
+
+    /// With these keys of the network.
+    pub(super) fn container_in(&self, keys: &str, options: &[&str]) -> Container<'_> {
+        let net = format!("--net=builtin:{keys}");
         let name = format!("faults-{:?}-{}", self.who, fastrand::u32(..));
         let [echo, sink] = [&self.tcp, &self.sink].map(|server| server.port().to_string());
         let named = format!("--name={name}");
         let mut args = vec![
             &*named,
-            // Each look is two stops of the tracer's.
-            "--net=builtin:busy_poll=0",
+            &*net,
             "--cap-add=NET_RAW",
             "--net-deny=192.0.2.0/24",
             "-p",

@@ -17,7 +17,8 @@ pub(super) fn answer(driver: &mut Driver, keeper: &Keeper, request: Request) -> 
         Request::PortAdd(wanted) => {
             let publish = |listeners| {
                 let published = driver.publish(listeners);
-                published.map_err(|error| Report::from(error).into_message())
+                // What could be done about it stands in files that this process may not open.
+                published.map_err(|error| Report::new(&error, None).into_message())
             };
             match duties::bind(keeper, &wanted).and_then(publish) {
                 Ok(()) => Answer::Ports(ports(driver)),

@@ -23,19 +23,39 @@ pub(super) struct UdpPort {
 const TURN_CLIENTS: usize = 64;
 
 impl Driver {
-    /// Lets clients of these ports in.
+    /// Lets clients of these ports in. All or none.
     ///
     /// # Errors
     /// A socket cannot be watched.
     pub fn publish(&mut self, listeners: Vec<Listener>) -> Result<(), Error> {
+        let mut done = Vec::new();
         for listener in listeners {
-            match listener.transport() {
+            let (transport, at) = (listener.transport(), listener.at());
+            let published = match transport {
                 Transport::Tcp => self.published.add(listener),
                 Transport::Udp => self.publish_udp(listener),
+            };
+            if let Err(error) = published {
+                for (transport, at) in done {
+                    self.withdraw(transport, at);
+                }
+                return Err(Error::host("watch a published port", error));
             }
-            .map_err(|error| Error::host("watch a published port", error))?;
+            done.push((transport, at));
         }
         Ok(())
+    }
+
+    /// Has no more clients come by what is bound there.
+    fn withdraw(&mut self, transport: Transport, at: SocketAddr) {
+        match transport {
+            Transport::Tcp => self.published.remove(at),
+            Transport::Udp => {
+                for port in self.udp_ports.extract_if(.., |port| port.at == at) {
+                    self.stack.unpublish_udp(port.flow, &mut self.host);
+                }
+            }
+        }
     }
 
     fn publish_udp(&mut self, listener: Listener) -> io::Result<()> {
@@ -77,15 +97,7 @@ impl Driver {
             }
         }
         for (transport, at, _) in gone {
-            match transport {
-                Transport::Tcp => self.published.remove(at),
-                Transport::Udp => {
-                    let is_it = |port: &UdpPort| port.at == at;
-                    for port in self.udp_ports.extract_if(.., |port| is_it(port)) {
-                        self.stack.unpublish_udp(port.flow, &mut self.host);
-                    }
-                }
-            }
+            self.withdraw(transport, at);
         }
         Ok(())
     }
