@@ -58,30 +58,30 @@ impl Datagrams {
         if !v4 {
             socket.set_only_v6(true)?;
         }
-        Ok(Self::of(socket, v4))
+        Self::of(socket, v4)
     }
 
-    /// Takes a socket; it hears of errors.
-    fn of(socket: Socket, v4: bool) -> Self {
-        // A wish: without it errors stay unknown.
-        let _ = udp::enable_errors(socket.as_fd(), v4);
-        Self {
+    /// Takes a socket; it hears of errors. One that did not would keep them from the
+    /// container for as long as that uses the port.
+    fn of(socket: Socket, v4: bool) -> io::Result<Self> {
+        udp::enable_errors(socket.as_fd(), v4)?;
+        Ok(Self {
             socket,
             v4,
             fields: Cell::default(),
             sources: None,
-        }
+        })
     }
 
     /// Takes one that is bound to a published port, there.
-    pub(super) fn published(socket: Socket, at: SocketAddr) -> Self {
+    pub(super) fn published(socket: Socket, at: SocketAddr) -> io::Result<Self> {
         let v4 = at.is_ipv4();
-        let mut datagrams = Self::of(socket, v4);
+        let mut datagrams = Self::of(socket, v4)?;
         // A wish: without it answers come from where the routes say.
         if at.ip().is_unspecified() && udp::enable_destinations(datagrams.as_fd(), v4).is_ok() {
             datagrams.sources = Some(Box::default());
         }
-        datagrams
+        Ok(datagrams)
     }
 
     /// A client has sent to this address of the host.

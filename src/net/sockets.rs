@@ -195,7 +195,8 @@ impl HostSide {
         socket: Socket,
         at: SocketAddr,
     ) -> Result<(), HostError> {
-        self.add_udp(flow, Datagrams::published(socket, at))
+        let datagrams = Datagrams::published(socket, at).map_err(|error| host_error(&error))?;
+        self.add_udp(flow, datagrams)
     }
 
     /// A client of a published port has sent to this address of the host.

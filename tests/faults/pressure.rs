@@ -6,13 +6,13 @@ use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use rustix::process::Pid;
 
 use super::tracer::What;
 use super::world::{Container, Outcome, World};
-use super::{A_WHILE, BOUND, ERRORS, SLACK, settled, settled_but};
+use super::{A_WHILE, BOUND, ERRORS, SLACK, settled};
 use crate::util::servers::TcpServer;
-use crate::util::{Family, Side, Who, report};
+use crate::util::{Family, Side, Who, report, tool};
 
 /// How long nobody reads.
 const STALL: Duration = Duration::from_millis(1500);
@@ -21,10 +21,14 @@ const SIZE: usize = 8 << 20;
 /// Connections whose readers do not read.
 const SLOW: usize = 8;
 
-fn limit(pid: Pid, current: Option<u64>) -> Rlimit {
-    let before = rustix::process::getrlimit(Resource::Nofile);
-    let new = Rlimit { current, maximum: before.maximum };
-    prlimit(Some(pid), Resource::Nofile, new).unwrap()
+/// Sets the soft limit on open files; `None`: to the hard one.
+fn limit(pid: Pid, descriptors: Option<u64>) {
+    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    let line = limits.lines().find(|line| line.starts_with("Max open files"));
+    let hard = line.unwrap().split_whitespace().nth(4).unwrap();
+    let soft = descriptors.map_or_else(|| hard.to_owned(), |count| count.to_string());
+    let new = format!("--nofile={soft}:{hard}");
+    tool("prlimit", &["--pid", &pid.to_string(), &new]);
 }
 
 fn descriptors(pid: Pid) -> u64 {
@@ -64,7 +68,7 @@ fn echoes(mut stream: &TcpStream) {
 both! {
     /// Descriptors run out, stay out for a while, and are there again.
     fn no_more_descriptors(who) {
-        let host = routed_host!(who, "python3", "ip", "gcc");
+        let host = routed_host!(who, "python3", "ip", "gcc", "prlimit");
         let world = World::new(host, who);
         let mut container = world.container(&[]);
         let pid = container.run.pid();
@@ -75,7 +79,7 @@ both! {
         let actions = ["tcp", "udp", "ping", "dns", "far client", "own client", "far datagram", "stats"];
         recovers(&mut container, &actions);
         for round in 0..3 {
-            let before = limit(pid, Some(descriptors(pid)));
+            limit(pid, Some(descriptors(pid)));
             for action in ["tcp", "udp", "ping", "dns"] {
                 let outcome = container.act(action);
                 report(&format!("{who:?} without descriptors, {action}: {outcome:?}"));
@@ -93,14 +97,15 @@ both! {
             report(&format!("{who:?} without descriptors: {calls} system calls in 0.5 s"));
             assert!(calls < 1000, "{calls} system calls while there is nothing to be done");
             standing.iter().for_each(echoes);
-            limit(pid, before.current);
+            limit(pid, None);
             let begin = Instant::now();
             late.iter().for_each(echoes);
             drop(late);
             recovers(&mut container, &actions);
             report(&format!("{who:?} round {round}: all is well after {:?}", begin.elapsed()));
         }
-        settled_but(&mut container, 2).unwrap();
+        drop(standing);
+        settled(&mut container).unwrap();
     }
 
     /// Files that are written to: whatever fails ends them, never the network.
@@ -177,6 +182,7 @@ both! {
                     others += 1;
                 }
             }
+            assert!(others > 3, "{others} others meanwhile");
             assert_eq!(container.act("slow_end"), Outcome::Ok, "{side}");
             report(&format!(
                 "{who:?}: readers {side} did not read for {STALL:?}: {others} others went well; \

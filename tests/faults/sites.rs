@@ -12,9 +12,29 @@ const fn site(name: &'static str, action: &'static str) -> Site {
     Site { name, action }
 }
 
-/// All of them.
+/// Each with the keys of the network of a container that meets them.
+pub(super) const TABLES: &[(&str, &[Site])] = &[
+    ("busy_poll=0,link=tap", SITES),
+    ("busy_poll=0,link=veth", OF_VETH),
+    ("busy_poll=0,link=tap,outbound_addr=198.18.0.1,outbound_addr6=2001:db8::1", OF_OUTBOUND),
+];
+
+/// Those of a link that is a veth pair.
+const OF_VETH: &[Site] = &[
+    site("writev packet", "tcp"),
+];
+
+/// Those of traffic that leaves the host from an address that is given.
+const OF_OUTBOUND: &[Site] = &[
+    site("bind tcp", "tcp"),
+    site("setsockopt IP_BIND_ADDRESS_NO_PORT tcp", "tcp"),
+    site("bind udp", "udp"),
+    site("bind ping", "ping"),
+];
+
+/// Those of any.
 #[rustfmt::skip] // One a line.
-pub(super) const SITES: &[Site] = &[
+const SITES: &[Site] = &[
     // The loop.
     site("epoll_wait", "tcp"),
     site("timerfd_settime", "sink"),
@@ -116,6 +136,7 @@ pub(super) const RARE: &[(&str, &str)] = &[
     ("setsockopt SO_LINGER inside", "likewise"),
     ("setsockopt SO_KEEPALIVE tcp", "only of a connection that is idle for long"),
     ("recvmsg errors of published udp", "only where a client has gone"),
+    ("getsockopt PACKET_STATISTICS packet", "only where a ring has been full"),
     ("read pipe", "only where urgent data has come"),
 ];
 
@@ -129,9 +150,14 @@ pub(super) const OTHERS: &[(&str, &str)] = &[
     ("waitid", "likewise"),
 ];
 
+/// All sites of all tables.
+pub(super) fn all() -> impl Iterator<Item = &'static Site> {
+    TABLES.iter().flat_map(|(_, table)| table.iter())
+}
+
 /// Everything that is done, each once.
 pub(super) fn actions() -> Vec<&'static str> {
-    let mut actions: Vec<_> = SITES.iter().map(|site| site.action).collect();
+    let mut actions: Vec<_> = all().map(|site| site.action).collect();
     actions.extend(["train", "denied", "own bulk", "own refused", "flows"]);
     actions.sort_unstable();
     actions.dedup();

@@ -1,7 +1,7 @@
 # What the container does: it serves port 7000, and for each line "NUMBER ACTION" of its
 # input it does something with the network and says "<NUMBER ok>", "<NUMBER error WHY>"
 # or "<NUMBER hang>".
-import errno, os, socket, struct, sys, threading, time
+import array, errno, os, socket, struct, sys, threading, time
 
 FAR, FAR6, ECHO, SINK = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 CLOSED, DNS = 9, "10.0.2.3"
@@ -269,7 +269,9 @@ SLOW = []
 
 
 def pattern(size):
-    return b"".join(struct.pack("!I", place) for place in range(size // 4))
+    places = array.array("I", range(size // 4))
+    places.byteswap()
+    return places.tobytes()
 
 
 def slowly(work):
