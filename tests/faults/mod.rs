@@ -84,7 +84,9 @@ impl Case {
             let short = SHORT.contains(&site.name).then_some(What::Short);
             errors.chain(short).map(move |what| Self { site, what })
         });
-        cases.filter(|case| case.to_string().contains(&only)).collect()
+        cases
+            .filter(|case| case.to_string().contains(&only))
+            .collect()
     }
 
     /// Once, or for a while.
@@ -97,7 +99,9 @@ impl Case {
         };
         let action = self.site.action;
         for _ in 0..TRIES {
-            container.tracer.fail(self.site.name, self.what, times, A_WHILE);
+            container
+                .tracer
+                .fail(self.site.name, self.what, times, A_WHILE);
             let outcome = container.act(action);
             let met = container.tracer.stop();
             if met.count == 0 {
@@ -188,7 +192,10 @@ fn try_all(world: &World, keys: &str, table: &'static [Site]) -> Vec<String> {
                         continue;
                     }
                     let name = format!("{case}, {}", if once { "once" } else { "for a while" });
-                    steps.push((name, Box::new(move |container| case.try_on(container, once))));
+                    steps.push((
+                        name,
+                        Box::new(move |container| case.try_on(container, once)),
+                    ));
                 }
             }
             steps.push((format!("after {}", of_site[0].site.name), Box::new(settled)));
@@ -200,7 +207,10 @@ fn try_all(world: &World, keys: &str, table: &'static [Site]) -> Vec<String> {
                     // Its ports are free before the next begins.
                     let said = running.take().map(Container::end).unwrap_or_default();
                     let last: Vec<_> = said.lines().rev().take(3).collect();
-                    report(&format!("{:?} {name}: {why}; last it said {last:?}", world.who));
+                    report(&format!(
+                        "{:?} {name}: {why}; last it said {last:?}",
+                        world.who
+                    ));
                     failed.push(format!("{name}: {why}"));
                 }
             }

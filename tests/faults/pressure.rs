@@ -22,31 +22,46 @@ const SIZE: usize = 8 << 20;
 const SLOW: usize = 8;
 
 /// Sets the soft limit on open files; `None`: to the hard one.
-fn limit(pid: Pid, descriptors: Option<u64>) {
+fn limit(who: Who, pid: Pid, descriptors: Option<u64>) {
     let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
-    let line = limits.lines().find(|line| line.starts_with("Max open files"));
+    let line = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"));
     let hard = line.unwrap().split_whitespace().nth(4).unwrap();
     let soft = descriptors.map_or_else(|| hard.to_owned(), |count| count.to_string());
     let new = format!("--nofile={soft}:{hard}");
-    tool("prlimit", &["--pid", &pid.to_string(), &new]);
+    // As the same user: who runs the tests may not have the capability to do it as another.
+    let mut words = who.prefix();
+    words.extend(["prlimit", "--pid", &pid.to_string(), &new].map(str::to_owned));
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    tool(words[0], &words[1..]);
 }
 
 fn descriptors(pid: Pid) -> u64 {
     let numbers = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
     let numbers = numbers.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    numbers.map(|number| number.parse::<u64>().unwrap()).max().unwrap() + 1
+    numbers
+        .map(|number| number.parse::<u64>().unwrap())
+        .max()
+        .unwrap()
+        + 1
 }
 
 /// A field of `/proc/PID/status`, KiB.
 fn kib(pid: Pid, field: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix(field))
+        .unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
 /// Bytes that tell their places.
 fn pattern() -> Vec<u8> {
-    (0..SIZE / 4).flat_map(|place| u32::try_from(place).unwrap().to_be_bytes()).collect()
+    (0..SIZE / 4)
+        .flat_map(|place| u32::try_from(place).unwrap().to_be_bytes())
+        .collect()
 }
 
 /// The container's work is to go well within the bound.
@@ -62,7 +77,9 @@ fn recovers(container: &mut Container<'_>, actions: &[&str]) {
 fn echoes(mut stream: &TcpStream) {
     stream.set_read_timeout(Some(BOUND + SLACK)).unwrap();
     stream.write_all(b"still there?").unwrap();
-    stream.read_exact(&mut [0; 12]).expect("a connection that stands goes on");
+    stream
+        .read_exact(&mut [0; 12])
+        .expect("a connection that stands goes on");
 }
 
 both! {
@@ -79,7 +96,7 @@ both! {
         let actions = ["tcp", "udp", "ping", "dns", "far client", "own client", "far datagram", "stats"];
         recovers(&mut container, &actions);
         for round in 0..3 {
-            limit(pid, Some(descriptors(pid)));
+            limit(who, pid, Some(descriptors(pid)));
             for action in ["tcp", "udp", "ping", "dns"] {
                 let outcome = container.act(action);
                 report(&format!("{who:?} without descriptors, {action}: {outcome:?}"));
@@ -97,7 +114,7 @@ both! {
             report(&format!("{who:?} without descriptors: {calls} system calls in 0.5 s"));
             assert!(calls < 1000, "{calls} system calls while there is nothing to be done");
             standing.iter().for_each(echoes);
-            limit(pid, None);
+            limit(who, pid, None);
             let begin = Instant::now();
             late.iter().for_each(echoes);
             drop(late);

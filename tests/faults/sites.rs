@@ -16,19 +16,22 @@ const fn site(name: &'static str, action: &'static str) -> Site {
 pub(super) const TABLES: &[(&str, &[Site])] = &[
     ("busy_poll=0,link=tap", SITES),
     ("busy_poll=0,link=veth", OF_VETH),
-    ("busy_poll=0,link=tap,outbound_addr=198.18.0.1,outbound_addr6=2001:db8::1", OF_OUTBOUND),
+    (
+        "busy_poll=0,link=tap,outbound_addr=198.18.0.1,outbound_addr6=2001:db8::1",
+        OF_OUTBOUND,
+    ),
 ];
 
 /// Those of a link that is a veth pair.
-const OF_VETH: &[Site] = &[
-    site("writev packet", "tcp"),
-];
+const OF_VETH: &[Site] = &[site("writev packet", "tcp")];
 
 /// Those of traffic that leaves the host from an address that is given.
 const OF_OUTBOUND: &[Site] = &[
     site("bind tcp", "tcp"),
     site("setsockopt IP_BIND_ADDRESS_NO_PORT tcp", "tcp"),
+    site("setsockopt IP_BIND_ADDRESS_NO_PORT udp", "udp"),
     site("bind udp", "udp"),
+    site("setsockopt IP_BIND_ADDRESS_NO_PORT ping", "ping"),
     site("bind ping", "ping"),
 ];
 
@@ -130,20 +133,38 @@ const SITES: &[Site] = &[
 pub(super) const RARE: &[(&str, &str)] = &[
     ("pipe2", "pipes are kept for the next connection"),
     ("fcntl pipe", "likewise"),
-    ("epoll_ctl delete inside", "a connect inside is over when the call returns, as a rule"),
+    (
+        "epoll_ctl delete inside",
+        "a connect inside is over when the call returns, as a rule",
+    ),
     ("getsockopt SO_ERROR inside", "likewise"),
-    ("getsockopt SO_ERROR accepted", "only where a client has reset its connection"),
+    (
+        "getsockopt SO_ERROR accepted",
+        "only where a client has reset its connection",
+    ),
     ("setsockopt SO_LINGER inside", "likewise"),
-    ("setsockopt SO_KEEPALIVE tcp", "only of a connection that is idle for long"),
-    ("recvmsg errors of published udp", "only where a client has gone"),
-    ("getsockopt PACKET_STATISTICS packet", "only where a ring has been full"),
+    (
+        "setsockopt SO_KEEPALIVE tcp",
+        "only of a connection that is idle for long",
+    ),
+    (
+        "recvmsg errors of published udp",
+        "only where a client has gone",
+    ),
+    (
+        "getsockopt PACKET_STATISTICS packet",
+        "only where a ring has been full",
+    ),
     ("read pipe", "only where urgent data has come"),
 ];
 
 /// Calls that are none of the network's, or cannot fail so.
 pub(super) const OTHERS: &[(&str, &str)] = &[
     ("close", "whatever it returns, the descriptor is gone"),
-    ("look", "what a debug build asks of a descriptor that it closes"),
+    (
+        "look",
+        "what a debug build asks of a descriptor that it closes",
+    ),
     ("memory", "a program without memory ends"),
     ("write stdio", "the log"),
     ("read signals", "the container's life"),

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use rustix::process::Pid;
 use crate::util::tool;
+use rustix::process::Pid;
 
 /// What a call is made to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,6 +147,9 @@ pub(super) fn compile(folder: &Path) -> PathBuf {
     let (source, program) = (folder.join("tracer.c"), folder.join("tracer"));
     fs::write(&source, include_str!("tracer.c")).unwrap();
     let [from, to] = [&source, &program].map(|path| path.to_str().unwrap());
-    tool("gcc", &["-O2", "-Wall", "-Wextra", "-Werror", "-o", to, from]);
+    tool(
+        "gcc",
+        &["-O2", "-Wall", "-Wextra", "-Werror", "-o", to, from],
+    );
     program
 }

@@ -102,7 +102,9 @@ impl World {
         args.extend(options);
         let far = [Family::V4, Family::V6].map(|family| family.far().to_string());
         let script = "exec /usr/bin/python3 -c \"$WORK\" \"$@\"";
-        args.extend(["--", "sh", "-c", script, "sh", &far[0], &far[1], &echo, &sink]);
+        args.extend([
+            "--", "sh", "-c", script, "sh", &far[0], &far[1], &echo, &sink,
+        ]);
         let run = self
             .who
             .crun(&args)
@@ -162,7 +164,9 @@ impl Container<'_> {
             },
             "address" => {
                 for change in ["add", "del"] {
-                    self.world.host.tool(&["ip", "addr", change, "203.0.113.1/32", "dev", "lo"]);
+                    self.world
+                        .host
+                        .tool(&["ip", "addr", change, "203.0.113.1/32", "dev", "lo"]);
                 }
                 self.inside("tcp")
             }
@@ -183,7 +187,8 @@ impl Container<'_> {
     /// Has the container do something.
     fn inside(&mut self, action: &str) -> Outcome {
         self.number += 1;
-        self.run.write(format!("{} {action}\n", self.number).as_bytes());
+        self.run
+            .write(format!("{} {action}\n", self.number).as_bytes());
         let begin = format!("<{} ", self.number);
         let what = |missing: String| panic!("{action}: {missing}");
         self.run.stdout.wait_for(&begin, SOON).unwrap_or_else(what);
@@ -202,7 +207,9 @@ impl Container<'_> {
     fn ask(&self, verb: &[&str], more: &[&str]) -> Outcome {
         let begin = Instant::now();
         let args = [verb, &[&self.name], more].concat();
-        let output = CrunLite::new(self.world.who, &args).on(&self.world.host).run();
+        let output = CrunLite::new(self.world.who, &args)
+            .on(&self.world.host)
+            .run();
         match output.code() {
             _ if begin.elapsed() > PATIENCE * 2 => Outcome::Hang,
             Some(0) => Outcome::Ok,
@@ -213,7 +220,10 @@ impl Container<'_> {
     /// How many UDP and echo sockets its flows have.
     pub(super) fn sockets(&self) -> [u64; 2] {
         let args = ["net", "flows", "--json", &self.name];
-        let told = CrunLite::new(self.world.who, &args).on(&self.world.host).run().success();
+        let told = CrunLite::new(self.world.who, &args)
+            .on(&self.world.host)
+            .run()
+            .success();
         let told: serde_json::Value = serde_json::from_str(&told).unwrap();
         let flows = told.as_array().unwrap();
         let ends = flows.iter().map(|flow| flow["container"].as_str().unwrap());
@@ -228,9 +238,14 @@ impl Container<'_> {
     /// One of its counters.
     fn figure(&self, name: &str) -> u64 {
         let args = ["net", "stats", "--json", &self.name];
-        let told = CrunLite::new(self.world.who, &args).on(&self.world.host).run().success();
+        let told = CrunLite::new(self.world.who, &args)
+            .on(&self.world.host)
+            .run()
+            .success();
         let told: serde_json::Value = serde_json::from_str(&told).unwrap();
-        told[name].as_u64().unwrap_or_else(|| panic!("no {name} in {told}"))
+        told[name]
+            .as_u64()
+            .unwrap_or_else(|| panic!("no {name} in {told}"))
     }
 }
 
@@ -264,7 +279,9 @@ fn small(at: SocketAddr) -> io::Result<()> {
 /// Sends a piece and has it back, twice, and ends.
 fn exchange(at: SocketAddr) -> io::Result<()> {
     let mut stream = client(at)?;
-    let piece: Vec<u8> = (0..1 << 16).map(|place: u32| place.to_le_bytes()[1]).collect();
+    let piece: Vec<u8> = (0..1 << 16)
+        .map(|place: u32| place.to_le_bytes()[1])
+        .collect();
     for _ in 0..2 {
         stream.write_all(&piece)?;
         let mut back = vec![0; piece.len()];
@@ -319,7 +336,7 @@ fn many(at: SocketAddr) -> io::Result<()> {
 /// With a byte of urgent data.
 fn urgent(at: SocketAddr) -> io::Result<()> {
     let mut stream = client(at)?;
-    
+
     stream.write_all(b"before")?;
     socket2::SockRef::from(&stream).send_out_of_band(b"!")?;
     stream.write_all(b"after")?;
