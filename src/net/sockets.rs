@@ -28,6 +28,7 @@ use super::local::LocalAddresses;
 use super::outbound::Outbounds;
 use super::outbox::Outbox;
 use super::pcap::Capture;
+use super::publish::reset;
 use super::resolvers::Ask;
 use crate::errno::{Remedy, remedy};
 use crate::sys::udp::{self, Outgoing, QueuedError};
@@ -169,7 +170,13 @@ impl HostSide {
         let fd = socket.socket().as_raw_fd();
         self.registry
             .register(&mut SourceFd(&fd), self.token(flow), interest)
-            .map_err(|error| host_error(&error))?;
+            .map_err(|error| {
+                tracing::debug!("watch a socket: {error}");
+                match host_error(&error) {
+                    HostError::TimedOut => HostError::Other,
+                    error => error,
+                }
+            })?;
         let index = flow.index as usize;
         if index >= self.table.len() {
             self.table.resize_with(index + 1, || None);
@@ -211,8 +218,13 @@ impl HostSide {
 
     fn add_udp(&mut self, flow: FlowId, datagrams: Datagrams) -> Result<(), HostError> {
         // Wishes: without them bursts are cut sooner, and batches smaller.
-        let _ = datagrams.socket().set_recv_buffer_size(UDP_RECEIVE_BUFFER);
-        let _ = udp::enable_gro(datagrams.as_fd());
+        let wishes = [
+            datagrams.socket().set_recv_buffer_size(UDP_RECEIVE_BUFFER),
+            udp::enable_gro(datagrams.as_fd()),
+        ];
+        for error in wishes.into_iter().filter_map(Result::err) {
+            tracing::debug!("datagram socket: {error}");
+        }
         self.add(flow, FlowSocket::Udp(datagrams), Interest::READABLE)
     }
 
@@ -350,10 +362,13 @@ impl Host for HostSide {
                 Err(error) => Err(error),
             }
         };
-        let socket = open().map_err(|error| match host_error(&error) {
-            // No call here waits for the far end: this is not its silence.
-            HostError::TimedOut => HostError::Other,
-            error => error,
+        let socket = open().map_err(|error| {
+            tracing::debug!("connect to {to}: {error}");
+            match host_error(&error) {
+                // No call here waits for the far end: this is not its silence.
+                HostError::TimedOut => HostError::Other,
+                error => error,
+            }
         })?;
         self.add_tcp(flow, socket, true)
     }
@@ -431,6 +446,7 @@ impl Host for HostSide {
     fn udp_open(&mut self, flow: FlowId, family_of: IpAddr) -> Result<(), HostError> {
         let socket = self
             .datagrams(family_of, None)
+            .inspect_err(|error| tracing::debug!("datagram socket: {error}"))
             .map_err(|error| host_error(&error))?;
         self.add_udp(flow, socket)
     }
@@ -505,8 +521,7 @@ impl Host for HostSide {
         if let Some(FlowSocket::Tcp(socket, _)) = self.remove(flow)
             && how == Close::Reset
         {
-            // Without it the socket closes in order, which is wrong but not harmful.
-            let _ = socket.set_linger(Some(Duration::ZERO));
+            reset(&socket);
         }
     }
 }

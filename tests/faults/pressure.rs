@@ -94,6 +94,11 @@ both! {
             .map(|side| world.host.inside(side, || TcpStream::connect(at).unwrap()));
         standing.iter().for_each(echoes);
         let actions = ["tcp", "udp", "ping", "dns", "far client", "own client", "far datagram", "stats"];
+        // Nothing can be given up yet for what is new.
+        limit(who, pid, Some(descriptors(pid)));
+        let outcome = container.act("tcp");
+        assert!(matches!(outcome, Outcome::Error(_)), "{outcome:?}");
+        limit(who, pid, None);
         recovers(&mut container, &actions);
         for round in 0..3 {
             limit(who, pid, Some(descriptors(pid)));

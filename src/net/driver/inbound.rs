@@ -156,7 +156,8 @@ impl Driver {
         let to = SocketAddr::new(address, accepted.container_port);
         match self.stack.accept(self.now, client, to, &mut self.host) {
             Some(flow) => {
-                if self.host.add_accepted(flow, accepted.socket).is_err() {
+                if let Err(error) = self.host.add_accepted(flow, accepted.socket) {
+                    tracing::debug!("a client of a published port: {error}");
                     self.stack.abort(flow, &mut self.host);
                 }
             }

@@ -332,7 +332,9 @@ impl Published {
     pub(crate) fn join(&mut self, accepted: Accepted, addresses: &[IpAddr], now: Instant) {
         let port = accepted.container_port;
         // A wish, as for the socket inside: both ends are on this host.
-        let _ = accepted.socket.set_tcp_congestion(b"reno");
+        if let Err(error) = accepted.socket.set_tcp_congestion(b"reno") {
+            tracing::debug!("congestion control: {error}");
+        }
         let targets = addresses.iter().rev();
         let waiting = Waiting {
             client: accepted.socket,
