@@ -18,6 +18,7 @@ mod audit;
 mod busy_poll;
 mod datagrams;
 mod driver;
+mod errors;
 mod files;
 mod ipv6;
 mod link;

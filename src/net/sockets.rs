@@ -18,11 +18,12 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use netstack::{Close, Failure, FlowId, Host, HostError, Io, IpFields, Refusal};
 use rustix::io::Errno;
-use rustix::net::{Shutdown, sockopt};
+use rustix::net::Shutdown;
 use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
 
 use super::audit::Audit;
 use super::datagrams::Datagrams;
+use super::errors::{host_error, local_error, send_error};
 use super::link::Sender;
 use super::local::LocalAddresses;
 use super::outbound::Outbounds;
@@ -31,7 +32,7 @@ use super::pcap::Capture;
 use super::publish::reset;
 use super::resolvers::Ask;
 use crate::errno::{Remedy, remedy};
-use crate::sys::udp::{self, Outgoing, QueuedError};
+use crate::sys::udp::{self, Outgoing};
 
 /// Longest frame: virtio and Ethernet headers and 64 KiB of IP.
 pub(crate) const MAX_FRAME: usize = 64 + (1 << 16);
@@ -172,10 +173,7 @@ impl HostSide {
             .register(&mut SourceFd(&fd), self.token(flow), interest)
             .map_err(|error| {
                 tracing::debug!("watch a socket: {error}");
-                match host_error(&error) {
-                    HostError::TimedOut => HostError::Other,
-                    error => error,
-                }
+                local_error(&error)
             })?;
         let index = flow.index as usize;
         if index >= self.table.len() {
@@ -364,11 +362,7 @@ impl Host for HostSide {
         };
         let socket = open().map_err(|error| {
             tracing::debug!("connect to {to}: {error}");
-            match host_error(&error) {
-                // No call here waits for the far end: this is not its silence.
-                HostError::TimedOut => HostError::Other,
-                error => error,
-            }
+            local_error(&error)
         })?;
         self.add_tcp(flow, socket, true)
     }
@@ -447,7 +441,7 @@ impl Host for HostSide {
         let socket = self
             .datagrams(family_of, None)
             .inspect_err(|error| tracing::debug!("datagram socket: {error}"))
-            .map_err(|error| host_error(&error))?;
+            .map_err(|error| local_error(&error))?;
         self.add_udp(flow, socket)
     }
 
@@ -548,60 +542,5 @@ pub(super) fn domain(address: IpAddr) -> Domain {
         Domain::IPV4
     } else {
         Domain::IPV6
-    }
-}
-
-/// A queued error in the stack's terms (RFC 792, RFC 4443).
-pub(crate) fn failure(queued: &QueuedError) -> Failure {
-    let v4 = queued.to.is_ipv4();
-    let error = match (host_error(&queued.error), queued.icmp) {
-        (HostError::TooLong { .. }, _) => HostError::TooLong {
-            mtu: u16::try_from(queued.info).unwrap_or(u16::MAX),
-        },
-        (_, Some((11, _))) if v4 => HostError::TimeExceeded,
-        (_, Some((3, _))) if !v4 => HostError::TimeExceeded,
-        (error, _) => error,
-    };
-    Failure {
-        error,
-        from: queued.offender.map(|offender| offender.ip()),
-    }
-}
-
-/// Why a datagram could not be sent.
-fn send_error(error: &io::Error, to: SocketAddr) -> HostError {
-    match host_error(error) {
-        HostError::TooLong { .. } => HostError::TooLong {
-            mtu: path_mtu(to).map_or(0, |mtu| u16::try_from(mtu).unwrap_or(u16::MAX)),
-        },
-        error => error,
-    }
-}
-
-/// The path's MTU as the kernel knows it, bytes; it tells a connected socket.
-fn path_mtu(to: SocketAddr) -> io::Result<u32> {
-    let socket = Socket::new(domain(to.ip()), Type::DGRAM.nonblocking(), None)?;
-    socket.connect(&SockAddr::from(to))?;
-    Ok(if to.is_ipv4() {
-        sockopt::ip_mtu(&socket)?
-    } else {
-        sockopt::ipv6_mtu(&socket)?
-    })
-}
-
-/// An OS error in the stack's terms.
-pub(crate) fn host_error(error: &io::Error) -> HostError {
-    match error.raw_os_error() {
-        Some(libc::ECONNREFUSED) => HostError::Refused,
-        Some(libc::ECONNRESET | libc::EPIPE | libc::ECONNABORTED) => HostError::Reset,
-        Some(libc::ENETUNREACH | libc::ENETDOWN) => HostError::NetUnreachable,
-        Some(libc::EHOSTUNREACH | libc::EHOSTDOWN) => HostError::HostUnreachable,
-        Some(libc::EACCES | libc::EPERM) => HostError::Forbidden,
-        Some(libc::ETIMEDOUT) => HostError::TimedOut,
-        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL) => {
-            HostError::NoResources
-        }
-        Some(libc::EMSGSIZE) => HostError::TooLong { mtu: 0 },
-        _ => HostError::Other,
     }
 }

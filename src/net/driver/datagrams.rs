@@ -6,7 +6,8 @@ use netstack::FlowId;
 
 use super::Driver;
 use crate::errno::{Remedy, remedy_of};
-use crate::net::sockets::{FlowSocket, failure, read_echo};
+use crate::net::errors::failure;
+use crate::net::sockets::{FlowSocket, read_echo};
 use crate::sys::udp::{self, RECEIVE_BATCH};
 
 /// Batches of datagrams read from one socket in one turn, and errors.

@@ -197,7 +197,7 @@ pub(super) const CALLS: &[Call] = &[
         .only(&[&[Check::Own(0), is(2, SIGTSTP)], &[Check::Own(0), is(2, SIGABRT)]]),
 
     call("ppoll", libc::SYS_ppoll, "waits for init's word while it sets the container up; standard streams that \
-        cannot be opened anew"),
+        cannot be opened anew; a pause where waiting for events fails"),
     call("waitid", libc::SYS_waitid, "reaps init, keeper and what is left of the container")
         .only(&[&[is(0, P_PIDFD.cast_signed())], &[is(0, P_PID.cast_signed())]]),
     call("pidfd_send_signal", libc::SYS_pidfd_send_signal, "ends the container, or a keeper that hangs")
