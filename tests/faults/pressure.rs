@@ -1,6 +1,7 @@
 //! What there is too little of for a while: descriptors, room on a disk, readers that
 //! read.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::thread;
@@ -37,14 +38,12 @@ fn limit(who: Who, pid: Pid, descriptors: Option<u64>) {
     tool(words[0], &words[1..]);
 }
 
-fn descriptors(pid: Pid) -> u64 {
+/// The lowest number of a descriptor that is free: with that as the limit there is none.
+fn free(pid: Pid) -> u64 {
     let numbers = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
     let numbers = numbers.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    numbers
-        .map(|number| number.parse::<u64>().unwrap())
-        .max()
-        .unwrap()
-        + 1
+    let taken: BTreeSet<u64> = numbers.map(|number| number.parse().unwrap()).collect();
+    (0..).find(|number| !taken.contains(number)).unwrap()
 }
 
 /// A field of `/proc/PID/status`, KiB.
@@ -95,13 +94,13 @@ both! {
         standing.iter().for_each(echoes);
         let actions = ["tcp", "udp", "ping", "dns", "far client", "own client", "far datagram", "stats"];
         // Nothing can be given up yet for what is new.
-        limit(who, pid, Some(descriptors(pid)));
+        limit(who, pid, Some(free(pid)));
         let outcome = container.act("tcp");
         assert!(matches!(outcome, Outcome::Error(_)), "{outcome:?}");
         limit(who, pid, None);
         recovers(&mut container, &actions);
         for round in 0..3 {
-            limit(who, pid, Some(descriptors(pid)));
+            limit(who, pid, Some(free(pid)));
             for action in ["tcp", "udp", "ping", "dns"] {
                 let outcome = container.act(action);
                 report(&format!("{who:?} without descriptors, {action}: {outcome:?}"));
