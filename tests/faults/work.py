@@ -1,4 +1,4 @@
-# What the container does: it serves port 7000, and for each line "NUMBER ACTION" of its
+# What the container does: it serves ports 7000 and 7010, and for each line "NUMBER ACTION" of its
 # input it does something with the network and says "<NUMBER ok>", "<NUMBER error WHY>"
 # or "<NUMBER hang>".
 import array, errno, os, socket, struct, sys, threading, time
@@ -43,6 +43,23 @@ def serve():
             except OSError:
                 pass
 
+    def read_late(connection):
+        try:
+            time.sleep(0.1)
+            count = 0
+            while some := connection.recv(1 << 20):
+                count += len(some)
+            connection.sendall(b"%010d" % count)
+            connection.close()
+        except OSError:
+            pass
+
+    def accept_late(listener):
+        while True:
+            threading.Thread(target=read_late, args=listener.accept()[:1], daemon=True).start()
+
+    late = socket.create_server(("0.0.0.0", 7010), backlog=100)
+    threading.Thread(target=accept_late, args=(late,), daemon=True).start()
     listener = socket.create_server(("0.0.0.0", 7000), backlog=100)
     udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     udp.bind(("0.0.0.0", 7000))

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::path::PathBuf;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -20,8 +21,13 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// The port that the container serves and one that it does not.
 const SERVED: u16 = 7000;
 const CLOSED: u16 = 7009;
+/// One whose server reads late.
+const LATE: u16 = 7010;
 /// UDP sockets of the ports that are published from the start, one for each version of IP.
 const PUBLISHED: u64 = 2;
+
+/// Connections at a time that need pipes.
+const HELD: usize = 24;
 
 /// What became of an action.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,6 +101,8 @@ impl World {
             "7000:7000/udp",
             "-p",
             "7009:7009",
+            "-p",
+            "7010:7010",
             "--env=WORK",
             "-i",
             "--rootfs=/",
@@ -149,6 +157,7 @@ impl Container<'_> {
             "far datagram" => outside(Side::Far, datagram, SERVED),
             "own client" => outside(Side::Host, exchange, SERVED),
             "own bulk" => outside(Side::Host, bulk, SERVED),
+            "own held" => outside(Side::Host, held, LATE),
             "own many" => outside(Side::Host, many, SERVED),
             "own urgent" => outside(Side::Host, urgent, SERVED),
             "own refused" => outside(Side::Host, refused, CLOSED),
@@ -306,7 +315,7 @@ fn bulk(at: SocketAddr) -> io::Result<()> {
     const SIZE: usize = 4 << 20;
     let mut stream = client(at)?;
     let mut writer = stream.try_clone()?;
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         let sender = scope.spawn(move || {
             writer.write_all(&vec![7; SIZE])?;
             writer.shutdown(Shutdown::Write)
@@ -320,6 +329,31 @@ fn bulk(at: SocketAddr) -> io::Result<()> {
         } else {
             Err(io::Error::other(format!("{} of {SIZE} bytes", back.len())))
         }
+    })
+}
+
+/// More connections than there are pipes in reserve, to a server that reads late: each holds
+/// data meanwhile.
+fn held(at: SocketAddr) -> io::Result<()> {
+    const SIZE: usize = 3 << 20;
+    let streams: Vec<_> = (0..HELD).map(|_| client(at)).collect::<Result<_, _>>()?;
+    thread::scope(|scope| {
+        let work = |mut stream: TcpStream| -> io::Result<()> {
+            stream.write_all(&vec![7; SIZE])?;
+            stream.shutdown(Shutdown::Write)?;
+            let mut count = [0; 10];
+            stream.read_exact(&mut count)?;
+            if count == *format!("{SIZE:010}").as_bytes() {
+                Ok(())
+            } else {
+                Err(io::Error::other("bytes are missing"))
+            }
+        };
+        let works: Vec<_> = streams
+            .into_iter()
+            .map(|stream| scope.spawn(move || work(stream)))
+            .collect();
+        works.into_iter().try_for_each(|work| work.join().unwrap())
     })
 }
 

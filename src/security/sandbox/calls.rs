@@ -175,7 +175,8 @@ pub(super) const CALLS: &[Call] = &[
     call("recvmmsg", libc::SYS_recvmmsg, "a burst of datagrams"),
     call("bind", libc::SYS_bind, "where a flow leaves the host from").needed(Needed::OutboundAddress),
 
-    call("pipe2", libc::SYS_pipe2, "a spliced connection").only(&[&[is(1, libc::O_CLOEXEC | libc::O_NONBLOCK)]]),
+    call("pipe2", libc::SYS_pipe2, "a spliced connection").only(&[&[is(1, libc::O_CLOEXEC | libc::O_NONBLOCK)]])
+        .rare("a few pipes are made before: only where many connections hold data at a time"),
     call("splice", libc::SYS_splice, "a spliced connection"),
     call("fcntl", libc::SYS_fcntl, "the size of a pipe; a debug build's look at what it closes")
         .only(&[&[is(1, F_SETPIPE_SZ)], &[is(1, F_GETPIPE_SZ)], &[is(1, F_GETFD)]]),
