@@ -69,7 +69,7 @@ const SITES: &[Site] = &[
     site("setsockopt UDP_GRO udp", "udp"),
     site("epoll_ctl add udp", "udp"),
     site("sendmsg udp", "udp"),
-    site("sendmmsg udp", "burst"),
+    site("sendmmsg udp", "segments"),
     site("recvmmsg udp", "udp"),
     site("recvmsg errors of udp", "closed"),
     site("setsockopt IP_MTU_DISCOVER udp", "toolong"),
@@ -179,7 +179,14 @@ pub(super) fn all() -> impl Iterator<Item = &'static Site> {
 /// Everything that is done, each once.
 pub(super) fn actions() -> Vec<&'static str> {
     let mut actions: Vec<_> = all().map(|site| site.action).collect();
-    actions.extend(["train", "denied", "own bulk", "own refused", "flows"]);
+    actions.extend([
+        "train",
+        "burst",
+        "denied",
+        "own bulk",
+        "own refused",
+        "flows",
+    ]);
     actions.sort_unstable();
     actions.dedup();
     actions

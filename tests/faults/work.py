@@ -186,6 +186,23 @@ def udp6():
     datagrams(socket.AF_INET6, FAR6, [b"x"])
 
 
+def segments():
+    # One frame where the link can carry it: all of its datagrams come in one turn.
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        udp.setsockopt(17, 103, 200)  # UDP_SEGMENT
+        udp.connect((FAR, ECHO))
+        udp.settimeout(0.1)
+        for _ in range(10):
+            udp.send(b"x" * 1000)
+            try:
+                if udp.recv(1 << 16) == b"x" * 200:
+                    return
+            except TimeoutError as error:
+                if error.errno:
+                    raise
+        raise TimeoutError
+
+
 def burst():
     datagrams(socket.AF_INET, FAR, [b"x" * size for size in (1, 100, 50, 700, 3)] * 20)
 
