@@ -298,14 +298,15 @@ impl HostSide {
 
     /// A call of this flow's has failed and is to be made again later.
     pub(crate) fn stall(&mut self, flow: FlowId) {
-        if !self.stalled.contains(&flow) {
-            self.stalled.push(flow);
-        }
+        self.stalled.push(flow);
     }
 
     /// Takes the flows with a call that is to be made again later.
     pub(crate) fn take_stalled(&mut self) -> Vec<FlowId> {
-        std::mem::take(&mut self.stalled)
+        let mut flows = std::mem::take(&mut self.stalled);
+        flows.sort_unstable();
+        flows.dedup();
+        flows
     }
 
     /// Whether there are flows with a call that is to be made again later.
