@@ -1,5 +1,6 @@
 //! What comes by datagram sockets: datagrams, echo replies, and errors of both.
 
+use std::io;
 use std::os::fd::AsFd;
 
 use netstack::FlowId;
@@ -65,14 +66,22 @@ impl Driver {
                 }
                 // One of this host is known since the datagram was not sent.
                 Ok(_) => {}
-                Err(error) => match remedy_of(&error) {
-                    Remedy::Now => {}
-                    Remedy::Event => return,
-                    Remedy::Later | Remedy::None => {
-                        tracing::debug!("errors of datagrams: {error}");
-                        return self.host.stall(flow);
-                    }
-                },
+                Err(error) if self.may_read_on(flow, &error) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Whether queued errors are to be read on at once after this one of the call itself;
+    /// they may be later.
+    fn may_read_on(&mut self, flow: FlowId, error: &io::Error) -> bool {
+        match remedy_of(error) {
+            Remedy::Now => true,
+            Remedy::Event => false,
+            Remedy::Later | Remedy::None => {
+                tracing::debug!("errors of datagrams: {error}");
+                self.host.stall(flow);
+                false
             }
         }
     }
@@ -88,14 +97,8 @@ impl Driver {
                         .echo_failed(flow, seq, failure(&error), &mut self.host);
                 }
                 Ok(_) => {}
-                Err(error) => match remedy_of(&error) {
-                    Remedy::Now => {}
-                    Remedy::Event => return,
-                    Remedy::Later | Remedy::None => {
-                        tracing::debug!("errors of datagrams: {error}");
-                        return self.host.stall(flow);
-                    }
-                },
+                Err(error) if self.may_read_on(flow, &error) => {}
+                Err(_) => return,
             }
         }
     }
