@@ -163,8 +163,10 @@ time.sleep(0.5)
 def serve(client):
     while piece := client.recv(65536):
         client.sendall(piece)
-threads = [threading.Thread(target=serve, args=(listener.accept()[0],)) for _ in range(6)]
-for thread in threads: thread.start()
+threads = []
+for _ in range(6):
+    threads.append(threading.Thread(target=serve, args=(listener.accept()[0],)))
+    threads[-1].start()
 for thread in threads: thread.join()";
         let client = "
 import hashlib, socket, sys, threading
@@ -180,7 +182,12 @@ def run(number):
         echo += s.recv(65536)
     sender.join()
     whole.append(echo == data)
-threads = [threading.Thread(target=run, args=(n,)) for n in range(6)]
+def tell(number):
+    try: run(number)
+    # Data that comes behind a handshake which the kernel has forgotten is refused.
+    except ConnectionResetError: tell(number)
+    except OSError as error: whole.append(error)
+threads = [threading.Thread(target=tell, args=(n,)) for n in range(6)]
 for t in threads: t.start()
 for t in threads: t.join()
 print(whole)";

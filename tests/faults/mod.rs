@@ -13,6 +13,7 @@ mod sites;
 mod tracer;
 mod world;
 
+use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,7 @@ use sites::{OTHERS, RARE, Site};
 use tracer::What;
 use world::{Container, Outcome, World};
 
-use crate::util::{Who, number_from_env, report};
+use crate::util::{Times, Who, number_from_env, report};
 
 /// Within this whoever acts is told, and the same work goes well again.
 const BOUND: Duration = Duration::from_secs(1);
@@ -68,6 +69,14 @@ const SHORT: [&str; 10] = [
     "write control client",
 ];
 
+/// How long after a call has failed whoever acts was told, or had what it wanted, and how
+/// long after the last failure the same work had gone well.
+#[derive(Debug, Default)]
+struct Spans {
+    told: Times,
+    well: Times,
+}
+
 /// One way in which the calls of a site fail.
 #[derive(Debug, Clone, Copy)]
 struct Case {
@@ -90,7 +99,12 @@ impl Case {
     }
 
     /// Once, or for a while.
-    fn try_on(self, container: &mut Container<'_>, once: bool) -> Result<(), String> {
+    fn try_on(
+        self,
+        container: &mut Container<'_>,
+        once: bool,
+        spans: &RefCell<Spans>,
+    ) -> Result<(), String> {
         let again = matches!(self.what, What::Error("EINTR" | "EAGAIN", _));
         let times = match (once, again) {
             (true, _) => 1,
@@ -129,6 +143,9 @@ impl Case {
             if took > BOUND + SLACK {
                 return Err(format!("well only after {took:?}"));
             }
+            let mut spans = spans.borrow_mut();
+            spans.told.add(met.first);
+            spans.well.add(took);
             return Ok(());
         }
         Err("the site was not met".to_owned())
@@ -176,7 +193,12 @@ fn settled(container: &mut Container<'_>) -> Result<(), String> {
 type Step<'s> = dyn Fn(&mut Container<'_>) -> Result<(), String> + 's;
 
 /// Tries all cases of a table; what is wrong.
-fn try_all(world: &World, keys: &str, table: &'static [Site]) -> Vec<String> {
+fn try_all(
+    world: &World,
+    keys: &str,
+    table: &'static [Site],
+    spans: &RefCell<Spans>,
+) -> Vec<String> {
     // Each case in one way, and for the other user in the other, unless more is asked for.
     let rounds = number_from_env("CRUN_LITE_FAULTS", 0);
     let turn = usize::from(world.who == Who::Root);
@@ -194,7 +216,7 @@ fn try_all(world: &World, keys: &str, table: &'static [Site]) -> Vec<String> {
                     let name = format!("{case}, {}", if once { "once" } else { "for a while" });
                     steps.push((
                         name,
-                        Box::new(move |container| case.try_on(container, once)),
+                        Box::new(move |container| case.try_on(container, once, spans)),
                     ));
                 }
             }
@@ -257,10 +279,15 @@ both! {
         let world = World::new(host, who);
         let begin = Instant::now();
         let tables = sites::TABLES.iter();
-        let failed: Vec<_> = tables.flat_map(|(keys, table)| try_all(&world, keys, table)).collect();
+        let spans = RefCell::default();
+        let of_table = |(keys, table): &(&str, &'static [Site])| try_all(&world, keys, table, &spans);
+        let failed: Vec<_> = tables.flat_map(of_table).collect();
         let cases: usize = sites::TABLES.iter().map(|(_, table)| Case::all(table).len()).sum();
         let sites = sites::all().count();
         report(&format!("{who:?}: {cases} cases at {sites} sites in {:?}", begin.elapsed()));
+        let Spans { told, well } = spans.into_inner();
+        told.report(&format!("{who:?}: told of a failed call"));
+        well.report(&format!("{who:?}: all well again"));
         assert!(failed.is_empty(), "{} failed:\n{}", failed.len(), failed.join("\n"));
     }
 }

@@ -14,6 +14,9 @@ impl Times {
 
     /// Prints `what` and after it how many there were, median, 99th percentile and maximum.
     pub(crate) fn report(mut self, what: &str) {
+        if self.0.is_empty() {
+            return;
+        }
         self.0.sort();
         let at = |percent: usize| self.0[(self.0.len() - 1) * percent / 100];
         report(&format!(
