@@ -13,7 +13,8 @@ use serde_json::Value;
 use crate::util::command::{CrunLite, Running};
 use crate::util::dns::DnsServer;
 use crate::util::servers::{TcpServer, UdpServer};
-use crate::util::{Host, Side, Who, number_from_env, report};
+use crate::util::traces::memory;
+use crate::util::{Host, Side, Times, Who, number_from_env, report};
 
 /// What containers run. The player's functions are those of the others, too.
 const PLAYER: &str = include_str!("hostile/player.py");
@@ -124,18 +125,6 @@ fn descriptors(pid: Pid) -> usize {
     std::fs::read_dir(path).unwrap().count()
 }
 
-/// Resident memory, KiB.
-fn resident(pid: Pid) -> u64 {
-    let path = format!("/proc/{}/status", pid.as_raw_nonzero());
-    let status = std::fs::read_to_string(path).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    line.unwrap()
-        .trim()
-        .trim_end_matches(" kB")
-        .parse()
-        .unwrap()
-}
-
 /// Calls `look` until the run has printed `text`.
 fn watch(run: &Running, text: &str, limit: Duration, mut look: impl FnMut()) {
     let deadline = Instant::now() + limit;
@@ -144,19 +133,6 @@ fn watch(run: &Running, text: &str, limit: Duration, mut look: impl FnMut()) {
         look();
         std::thread::sleep(LOOK);
     }
-}
-
-/// Percentiles and the maximum of what a client has measured.
-fn percentiles(mut millis: Vec<f64>) -> String {
-    millis.sort_unstable_by(f64::total_cmp);
-    let at = |part: usize| millis[(millis.len() * part / 100).min(millis.len() - 1)];
-    format!(
-        "{} connects, p50 {:.2} ms, p99 {:.2} ms, most {:.2} ms",
-        millis.len(),
-        at(50),
-        at(99),
-        at(100)
-    )
 }
 
 both! {
@@ -174,7 +150,7 @@ both! {
         let pid = run.pid();
         run.expect("N01 ");
         let mut seen = Vec::new();
-        watch(&run, "done\n", limit, || seen.push((resident(pid), descriptors(pid))));
+        watch(&run, "done\n", limit, || seen.push((memory(pid, "VmRSS"), descriptors(pid))));
         let output = run.finish().exit(0);
         let lines: Vec<Vec<&str>> = output
             .stdout
@@ -221,7 +197,9 @@ both! {
             run.close_stdin();
             let output = run.finish().exit(0);
             let numbers = output.stdout.split_ascii_whitespace().filter_map(|word| word.parse().ok());
-            percentiles(numbers.collect())
+            let mut times = Times::default();
+            numbers.for_each(|millis: f64| times.add(Duration::from_secs_f64(millis / 1e3)));
+            times.told()
         };
         // How it is without a flood.
         let alone = connector();

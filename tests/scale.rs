@@ -3,11 +3,10 @@
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use rustix::process::Pid;
-
 use crate::util::command::Running;
 use crate::util::servers::TcpServer;
 use crate::util::streams::client;
+use crate::util::traces::memory;
 use crate::util::{Host, SOON, Side, Who, number_from_env, report};
 
 /// The host's loopback, as the container sees it.
@@ -27,15 +26,6 @@ const IDLE_FLOW_COST: u64 = 16 << 10;
 /// for the first time, tables that have grown, and what the allocator keeps of
 /// what was freed. It does not grow with the flows.
 const SHARED_COST: u64 = 8 << 20;
-
-/// Resident memory of a process, bytes.
-fn resident(pid: Pid) -> u64 {
-    let path = format!("/proc/{}/status", pid.as_raw_nonzero());
-    let status = std::fs::read_to_string(path).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.unwrap().trim().trim_end_matches(" kB");
-    kib.parse::<u64>().unwrap() << 10
-}
 
 fn start(who: Who, host: &Host, mtu: u32, limit: Duration, client: &str) -> Running {
     let net = format!("--net=builtin:allow_host_loopback=true,mtu={mtu}");
@@ -81,7 +71,7 @@ print('alive')";
         let script = client(GATEWAY, server.port(), IDLE_FLOWS, bytes, at_end);
         let mut run = start(who, &host, 65520, Duration::from_secs(120), &script);
         run.expect("ready\n");
-        let before = resident(run.pid());
+        let before = memory(run.pid(), "VmRSS") << 10;
         run.write(b"go\n");
         run.expect("whole\n");
         let most = SHARED_COST + IDLE_FLOWS * IDLE_FLOW_COST;
@@ -90,7 +80,7 @@ print('alive')";
         let deadline = Instant::now() + SOON / 4;
         while after > before + most && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(20));
-            after = after.min(resident(run.pid()));
+            after = after.min(memory(run.pid(), "VmRSS") << 10);
         }
         report(&format!(
             "{IDLE_FLOWS} idle flows, {who:?}: {} KiB before, {} KiB after, {} bytes a flow",

@@ -13,6 +13,7 @@ use super::tracer::What;
 use super::world::{Container, Outcome, World};
 use super::{A_WHILE, BOUND, ERRORS, SLACK, settled};
 use crate::util::servers::TcpServer;
+use crate::util::traces::memory;
 use crate::util::{Family, Side, Who, report, tool};
 
 /// How long nobody reads.
@@ -44,16 +45,6 @@ fn free(pid: Pid) -> u64 {
     let numbers = numbers.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let taken: BTreeSet<u64> = numbers.map(|number| number.parse().unwrap()).collect();
     (0..).find(|number| !taken.contains(number)).unwrap()
-}
-
-/// A field of `/proc/PID/status`, KiB.
-fn kib(pid: Pid, field: &str) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix(field))
-        .unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
 /// Bytes that tell their places.
@@ -191,7 +182,7 @@ both! {
         let mut container = world.container_in("max_buffered=16m", &[]);
         let pid = container.run.pid();
         recovers(&mut container, &["tcp", "far client", "own client"]);
-        let before = kib(pid, "VmRSS:");
+        let before = memory(pid, "VmRSS");
         for (side, port) in [("outside", reader.port()), ("inside", writer.port())] {
             let begin = Instant::now();
             let slow = format!("slow_{side}:{port}:{SLOW}:{SIZE}:{}", STALL.as_millis());
@@ -207,10 +198,10 @@ both! {
             assert_eq!(container.act("slow_end"), Outcome::Ok, "{side}");
             report(&format!(
                 "{who:?}: readers {side} did not read for {STALL:?}: {others} others went well; \
-                 {before} KiB before, at most {} KiB", kib(pid, "VmHWM:")
+                 {before} KiB before, at most {} KiB", memory(pid, "VmHWM")
             ));
         }
-        let most = kib(pid, "VmHWM:").saturating_sub(before);
+        let most = memory(pid, "VmHWM").saturating_sub(before);
         // And what is not payload.
         assert!(most < budget + (16 << 10), "{most} KiB more");
         settled(&mut container).unwrap();

@@ -161,8 +161,10 @@ def reset():
     time.sleep(0.03)
 
 
-def datagrams(family, to, payloads, port=ECHO):
+def datagrams(family, to, payloads, port=ECHO, answers=None, segment=0):
     with socket.socket(family, socket.SOCK_DGRAM) as udp:
+        if segment:
+            udp.setsockopt(17, 103, segment)  # UDP_SEGMENT
         udp.connect((to, port))
         udp.settimeout(0.1)
         # Datagrams may be lost: whoever sends them tries again.
@@ -170,7 +172,7 @@ def datagrams(family, to, payloads, port=ECHO):
             for payload in payloads:
                 udp.send(payload)
             try:
-                if udp.recv(1 << 16) in payloads:
+                if udp.recv(1 << 16) in (answers or payloads):
                     return
             except TimeoutError as error:
                 if error.errno:
@@ -188,19 +190,7 @@ def udp6():
 
 def segments():
     # One frame where the link can carry it: all of its datagrams come in one turn.
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-        udp.setsockopt(17, 103, 200)  # UDP_SEGMENT
-        udp.connect((FAR, ECHO))
-        udp.settimeout(0.1)
-        for _ in range(10):
-            udp.send(b"x" * 1000)
-            try:
-                if udp.recv(1 << 16) == b"x" * 200:
-                    return
-            except TimeoutError as error:
-                if error.errno:
-                    raise
-        raise TimeoutError
+    datagrams(socket.AF_INET, FAR, [b"x" * 1000], answers=[b"x" * 200], segment=200)
 
 
 def burst():

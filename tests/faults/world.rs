@@ -64,7 +64,6 @@ impl World {
             UdpServer::start_at(&host, Side::Far, at, |data| Some(data.to_vec()))
         });
         let folder = who.folder();
-        // Not in the user's folder: root is to run it.
         let tracer = tracer::compile(folder.path());
         Self {
             _dns: DnsServer::start(&host),
@@ -144,7 +143,6 @@ pub(super) struct Container<'w> {
 impl Container<'_> {
     /// Does something with the network.
     pub(super) fn act(&mut self, action: &str) -> Outcome {
-        let host = self.world.host.prefix();
         let outside = |side: Side, act: fn(SocketAddr) -> io::Result<()>, port| {
             let at = SocketAddr::new(Family::V4.host(), port);
             told(self.world.host.inside(side, || act(at)))
@@ -179,10 +177,7 @@ impl Container<'_> {
                 }
                 self.inside("tcp")
             }
-            _ => {
-                drop(host);
-                self.inside(action)
-            }
+            _ => self.inside(action),
         }
     }
 
@@ -228,12 +223,7 @@ impl Container<'_> {
 
     /// How many UDP and echo sockets its flows have.
     pub(super) fn sockets(&self) -> [u64; 2] {
-        let args = ["net", "flows", "--json", &self.name];
-        let told = CrunLite::new(self.world.who, &args)
-            .on(&self.world.host)
-            .run()
-            .success();
-        let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+        let told = self.json("flows");
         let flows = told.as_array().unwrap();
         let ends = flows.iter().map(|flow| flow["container"].as_str().unwrap());
         let ends = ends.filter(|end| !end.ends_with(&format!(":{SERVED}")));
@@ -244,14 +234,19 @@ impl Container<'_> {
         [ports, self.figure("flows").saturating_sub(listed)]
     }
 
-    /// One of its counters.
-    fn figure(&self, name: &str) -> u64 {
-        let args = ["net", "stats", "--json", &self.name];
+    /// What `crun-lite net` tells of it.
+    fn json(&self, verb: &str) -> serde_json::Value {
+        let args = ["net", verb, "--json", &self.name];
         let told = CrunLite::new(self.world.who, &args)
             .on(&self.world.host)
             .run()
             .success();
-        let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+        serde_json::from_str(&told).unwrap()
+    }
+
+    /// One of its counters.
+    fn figure(&self, name: &str) -> u64 {
+        let told = self.json("stats");
         told[name]
             .as_u64()
             .unwrap_or_else(|| panic!("no {name} in {told}"))

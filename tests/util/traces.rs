@@ -41,6 +41,18 @@ fn stat(pid: i32) -> Option<(char, i32, u64)> {
     Some((state, parent, started))
 }
 
+/// A size in `/proc/PID/status` (proc_pid_status(5)), such as `VmRSS`, KiB.
+pub(crate) fn memory(pid: Pid, field: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let value = |line: &str| {
+        line.strip_prefix(field)?
+            .strip_prefix(':')
+            .map(str::to_owned)
+    };
+    let value = status.lines().find_map(value).unwrap();
+    value.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
 fn now_in_ticks() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     let ticks = rustix::param::clock_ticks_per_second();

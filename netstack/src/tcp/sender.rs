@@ -90,11 +90,11 @@ impl Sender {
             size: 0,
             ending: false,
             fin_sent: false,
-            window: 0,
+            window: usize::from(syn.window),
             wl1: syn.seq,
             wl2: iss,
             shift: options.scale.unwrap_or(0),
-            max_window: 0,
+            max_window: usize::from(syn.window),
             max_mss: mss,
             mss,
             most,
@@ -106,21 +106,25 @@ impl Sender {
             duplicates: 0,
             scoreboard: None,
         };
-        sender.set_window(usize::from(syn.window));
+        sender.fit_segments();
         sender
     }
 
-    /// The container has told its window. A segment is at most half of the largest that it
-    /// has told (Linux: `tcp_bound_to_half_wnd`): a receiver that avoids the silly window
-    /// syndrome may not open its window again before a segment like the last fits in
-    /// (RFC 9293, 3.8.6.2.2), which that of a small buffer would never do.
+    /// The container has told its window.
     fn set_window(&mut self, window: usize) {
         self.window = window;
-        if window <= self.max_window && self.chunk > 0 {
-            return;
+        if window > self.max_window {
+            self.max_window = window;
+            self.fit_segments();
         }
-        self.max_window = window;
-        let half = u16::try_from(window / 2).unwrap_or(u16::MAX);
+    }
+
+    /// A segment is at most half of the largest window (Linux: `tcp_bound_to_half_wnd`): a
+    /// receiver that avoids the silly window syndrome may not open its window again before a
+    /// segment like the last fits in (RFC 9293, 3.8.6.2.2), which that of a small buffer
+    /// would never do.
+    fn fit_segments(&mut self) {
+        let half = u16::try_from(self.max_window / 2).unwrap_or(u16::MAX);
         self.mss = self.max_mss.min(half.max(MIN_MSS));
         // Whole segments only, or each super-segment would end in a small one.
         let mss = usize::from(self.mss);
