@@ -256,8 +256,6 @@ impl Supervisor {
     /// The channel cannot be read, or something else than init writes to it.
     pub fn may_be_ending(&mut self) -> Result<bool, Error> {
         self.take_messages()?;
-        // An end that left messages unread is told by an error first (unix(7)).
-        self.resume()?;
         Ok(self.hung_up || !self.has_init)
     }
 
