@@ -71,6 +71,16 @@ both! {
         }
     }
 
+    /// An answer about the gateway may be lost; an entry that is permanent needs none.
+    fn the_gateways_are_neighbors_from_the_start(who) {
+        let host = routed_host!(who);
+        let printed = inside(who, &host, &[], "ip neigh show dev tap0 nud permanent");
+        for gateway in ["10.0.2.2", "fd00::2"] {
+            let entry = format!("{gateway} lladdr 52:55:0a:00:02:02 PERMANENT");
+            assert!(printed.contains(&entry), "{printed}");
+        }
+    }
+
     fn ipv6_is_not_there_when_the_host_has_none(who) {
         need!(who.has_tun(), "{who:?} may not open /dev/net/tun");
         let host = Host::new();

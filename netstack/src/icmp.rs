@@ -82,14 +82,15 @@ impl Problem {
     pub(crate) fn of(error: HostError) -> Option<Self> {
         Some(match error {
             HostError::Refused => Self::Unreachable(Unreachable::Port),
-            HostError::HostUnreachable => Self::Unreachable(Unreachable::Host),
+            HostError::HostUnreachable | HostError::TimedOut => {
+                Self::Unreachable(Unreachable::Host)
+            }
             HostError::NetUnreachable => Self::Unreachable(Unreachable::Network),
             HostError::Forbidden => Self::Unreachable(Unreachable::Prohibited),
             HostError::TimeExceeded => Self::HopLimit,
             HostError::TooLong { mtu } if mtu > 0 => Self::TooLong { mtu },
             HostError::TooLong { .. }
             | HostError::Reset
-            | HostError::TimedOut
             | HostError::NoResources
             | HostError::Other => return None,
         })

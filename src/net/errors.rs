@@ -65,11 +65,3 @@ pub(crate) fn host_error(error: &io::Error) -> HostError {
         _ => HostError::Other,
     }
 }
-
-/// The same of a call that does not wait for a far end: it does not tell of its silence.
-pub(super) fn local_error(error: &io::Error) -> HostError {
-    match host_error(error) {
-        HostError::TimedOut => HostError::Other,
-        error => error,
-    }
-}

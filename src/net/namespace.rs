@@ -59,17 +59,19 @@ pub fn set_up(network: Option<&BuiltinNetwork>) -> Result<Option<Link>, StepFail
         .change_link(index, change)
         .map_err(failed("bring up", NAME))?;
     link.settle(&mut netlink);
-    let v4 = (
-        network.container().into(),
-        network.prefix_len,
-        network.gateway().into(),
-    );
-    let v6 = network.container6().zip(network.gateway6());
-    let v6 = v6.map(|(container, gateway)| (container.into(), 64, gateway.into()));
-    for (address, prefix, gateway) in [Some(v4), v6].into_iter().flatten() {
+    let lengths = [network.prefix_len, 64];
+    let addresses = network.container_addresses().into_iter().zip(lengths);
+    for (address, length) in addresses {
         netlink
-            .add_address(index, address, prefix)
+            .add_address(index, address, length)
             .map_err(failed("add the address to", NAME))?;
+    }
+    for gateway in network.gateway_addresses() {
+        // It never moves. An answer that is lost, as on a full queue, would cost the
+        // container a second of waiting before it asks again.
+        netlink
+            .add_neighbor(index, gateway, GATEWAY_MAC)
+            .map_err(failed("add the gateway to the neighbors of", NAME))?;
         netlink
             .add_default_route(index, gateway)
             .map_err(failed("add the default route by", NAME))?;

@@ -23,7 +23,7 @@ use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
 
 use super::audit::Audit;
 use super::datagrams::Datagrams;
-use super::errors::{host_error, local_error, send_error};
+use super::errors::{host_error, send_error};
 use super::link::Sender;
 use super::local::LocalAddresses;
 use super::outbound::Outbounds;
@@ -173,7 +173,7 @@ impl HostSide {
             .register(&mut SourceFd(&fd), self.token(flow), interest)
             .map_err(|error| {
                 tracing::debug!("watch a socket: {error}");
-                local_error(&error)
+                host_error(&error)
             })?;
         let index = flow.index as usize;
         if index >= self.table.len() {
@@ -363,7 +363,7 @@ impl Host for HostSide {
         };
         let socket = open().map_err(|error| {
             tracing::debug!("connect to {to}: {error}");
-            local_error(&error)
+            host_error(&error)
         })?;
         self.add_tcp(flow, socket, true)
     }
@@ -442,7 +442,7 @@ impl Host for HostSide {
         let socket = self
             .datagrams(family_of, None)
             .inspect_err(|error| tracing::debug!("datagram socket: {error}"))
-            .map_err(|error| local_error(&error))?;
+            .map_err(|error| host_error(&error))?;
         self.add_udp(flow, socket)
     }
 

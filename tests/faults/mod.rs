@@ -25,8 +25,6 @@ use crate::util::{Times, Who, number_from_env, report};
 
 /// Within this whoever acts is told, and the same work goes well again.
 const BOUND: Duration = Duration::from_secs(1);
-/// What a busy machine may add to that: the tests run beside each other.
-const SLACK: Duration = Duration::from_millis(500);
 /// How long calls fail, once the first has.
 const A_WHILE: Duration = Duration::from_millis(25);
 /// How often a call says "try again": for ever would be no kernel's answer.
@@ -127,20 +125,20 @@ impl Case {
             if outcome == Outcome::Hang {
                 return Err(format!("nobody was told: {met:?}"));
             }
-            if met.first > BOUND + SLACK {
+            if met.first > BOUND {
                 return Err(format!("{outcome:?} only after {:?}", met.first));
             }
             let begin = Instant::now();
             let mut again = container.act(action);
             while again != Outcome::Ok {
                 let took = met.last + begin.elapsed();
-                if took > BOUND + SLACK {
+                if took > BOUND {
                     return Err(format!("not well after {took:?}, but {again:?}"));
                 }
                 again = container.act(action);
             }
             let took = met.last + begin.elapsed();
-            if took > BOUND + SLACK {
+            if took > BOUND {
                 return Err(format!("well only after {took:?}"));
             }
             let mut spans = spans.borrow_mut();
@@ -171,7 +169,7 @@ fn settled(container: &mut Container<'_>) -> Result<(), String> {
         if streams == [0; 3] && datagrams == flows {
             break;
         }
-        if begin.elapsed() > BOUND + SLACK {
+        if begin.elapsed() > BOUND {
             return Err(format!("{open:?} are open, of {flows:?} UDP and echo"));
         }
         std::thread::sleep(Duration::from_millis(10));

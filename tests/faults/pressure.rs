@@ -11,7 +11,7 @@ use rustix::process::Pid;
 
 use super::tracer::What;
 use super::world::{Container, Outcome, World};
-use super::{A_WHILE, BOUND, ERRORS, SLACK, settled};
+use super::{A_WHILE, BOUND, ERRORS, settled};
 use crate::util::servers::TcpServer;
 use crate::util::traces::memory;
 use crate::util::{Family, Side, Who, report, tool};
@@ -59,13 +59,13 @@ fn recovers(container: &mut Container<'_>, actions: &[&str]) {
     let begin = Instant::now();
     for action in actions {
         while container.act(action) != Outcome::Ok {
-            assert!(begin.elapsed() < BOUND + SLACK, "{action} does not recover");
+            assert!(begin.elapsed() < BOUND, "{action} does not recover");
         }
     }
 }
 
 fn echoes(mut stream: &TcpStream) {
-    stream.set_read_timeout(Some(BOUND + SLACK)).unwrap();
+    stream.set_read_timeout(Some(BOUND)).unwrap();
     stream.write_all(b"still there?").unwrap();
     stream
         .read_exact(&mut [0; 12])

@@ -5,9 +5,8 @@ import array, errno, os, socket, struct, sys, threading, time
 
 FAR, FAR6, ECHO, SINK = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 CLOSED, DNS = 9, "10.0.2.3"
-# A container is to see what is wrong within a second. Where that is silence, its kernel
-# repeats a SYN after that.
-PATIENCE = 1.4
+# A container is to see within a second what is wrong.
+PATIENCE = 1
 
 
 class Other(Exception):

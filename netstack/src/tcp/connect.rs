@@ -185,9 +185,8 @@ impl Stack {
         };
         self.half_open -= 1;
         let code = match error {
-            HostError::TimedOut => return,
             HostError::NetUnreachable => Unreachable::Network,
-            HostError::HostUnreachable => Unreachable::Host,
+            HostError::HostUnreachable | HostError::TimedOut => Unreachable::Host,
             HostError::Forbidden => Unreachable::Prohibited,
             HostError::Refused
             | HostError::Reset

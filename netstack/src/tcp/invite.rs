@@ -18,20 +18,18 @@ use super::endpoint::Endpoint;
 use super::receiver::SCALE;
 use super::segment::{self, Segment, SynOptions, refuse};
 use super::seq::Seq;
-use super::{Phase, SILENCE, TcpFlow};
+use super::{Phase, SILENCE, TcpFlow, rtt};
 use crate::fault::{Fault, is_planted};
 use crate::flow::{Flow, FlowId, FlowKey, Protocol};
 use crate::host::{Close, Host};
 use crate::ip;
 use crate::stack::Stack;
 
-/// Time to the first repetition of a SYN (RFC 6298, 2.1); it doubles each time.
-const FIRST_TIMEOUT: Duration = Duration::from_secs(1);
-
 /// A SYN of ours that the container has not answered.
 #[derive(Debug)]
 pub(super) struct Invitation {
     iss: Seq,
+    /// Until the next repetition; doubles each time (RFC 6298, 5.5).
     timeout: Duration,
     due: Instant,
 }
@@ -59,8 +57,8 @@ impl Stack {
         self.make_room(now, host);
         let invitation = Invitation {
             iss: initial_sequence_number(self.config.seed, &key, now),
-            timeout: FIRST_TIMEOUT,
-            due: now + FIRST_TIMEOUT,
+            timeout: rtt::LEAST,
+            due: now + rtt::LEAST,
         };
         let due = invitation.due;
         let flow = TcpFlow::invited(invitation, now);

@@ -2,11 +2,12 @@
 
 use smoltcp::time::Duration;
 
-/// Before the first measurement (RFC 6298, 2.1).
-const INITIAL: Duration = Duration::from_secs(1);
-/// As Linux has it (`TCP_RTO_MIN`): longer than a delayed acknowledgement, and
-/// far longer than the way to the container. RFC 6298 would have 1 s.
-const LEAST: Duration = Duration::from_millis(200);
+/// Lower bound, and what holds before the first measurement. As Linux has the bound
+/// (`TCP_RTO_MIN`): longer than a delayed acknowledgement, and far longer than the way
+/// to the container. RFC 6298 (2.1, 2.4) would have 1 s for both, for a path of which
+/// nothing is known; this one is a link within the machine, and a handshake that has
+/// lost a segment there need not wait longer than data does.
+pub(super) const LEAST: Duration = Duration::from_millis(200);
 /// Upper bound, of the back-off too (RFC 6298, 2.4).
 const MOST: Duration = Duration::from_secs(60);
 
@@ -37,7 +38,7 @@ impl Rtt {
     /// How long an acknowledgement may take now.
     pub(super) fn timeout(&self) -> Duration {
         let base = match self.measured {
-            None => INITIAL,
+            None => LEAST,
             Some((smoothed, variation)) => {
                 Duration::from_micros(u64::from(smoothed) + u64::from(variation) * 4).max(LEAST)
             }
@@ -67,7 +68,7 @@ mod tests {
     #[test]
     fn follows_rfc_6298() {
         let mut rtt = Rtt::default();
-        assert_eq!(rtt.timeout(), INITIAL);
+        assert_eq!(rtt.timeout(), LEAST);
         rtt.sample(Duration::from_millis(400));
         // SRTT 400, RTTVAR 200
         assert_eq!(rtt.timeout(), Duration::from_millis(1200));
