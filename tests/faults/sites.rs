@@ -56,6 +56,10 @@ const SITES: &[Site] = &[
     site("writev tcp", "bulk"),
     site("shutdown tcp", "tcp"),
     site("setsockopt SO_LINGER tcp", "reset"),
+    site("setsockopt SO_KEEPALIVE tcp", "slow"),
+    site("setsockopt TCP_KEEPIDLE tcp", "slow"),
+    site("setsockopt TCP_KEEPINTVL tcp", "slow"),
+    site("setsockopt TCP_KEEPCNT tcp", "slow"),
     // Which addresses are the host's own.
     site("write routes", "address"),
     site("read routes", "address"),
@@ -94,8 +98,13 @@ const SITES: &[Site] = &[
     site("writev accepted", "far bulk"),
     site("shutdown accepted", "far client"),
     site("setsockopt SO_LINGER accepted", "far refused"),
+    site("setsockopt SO_KEEPALIVE accepted", "far slow"),
+    site("setsockopt TCP_KEEPIDLE accepted", "far slow"),
+    site("setsockopt TCP_KEEPINTVL accepted", "far slow"),
+    site("setsockopt TCP_KEEPCNT accepted", "far slow"),
     site("recvmmsg published udp", "far datagram"),
     site("sendmmsg published udp", "far datagram"),
+    site("recvmsg errors of published udp", "far gone"),
     // Published ports, for clients of the host itself.
     site("setsockopt TCP_CONGESTION accepted", "own client"),
     site("getsockopt SO_DOMAIN inside", "own client"),
@@ -107,6 +116,8 @@ const SITES: &[Site] = &[
     site("splice to accepted", "own client"),
     site("shutdown inside", "own client"),
     site("write pipe", "own urgent"),
+    site("getsockopt SO_ERROR accepted", "own reset"),
+    site("setsockopt SO_LINGER inside", "own reset"),
     site("pipe2", "own held"),
     site("fcntl pipe", "own held"),
     site("sendmsg init", "own many"),
@@ -139,23 +150,9 @@ pub(super) const RARE: &[(&str, &str)] = &[
     ),
     ("getsockopt SO_ERROR inside", "likewise"),
     (
-        "getsockopt SO_ERROR accepted",
-        "only where a client has reset its connection",
-    ),
-    ("setsockopt SO_LINGER inside", "likewise"),
-    (
-        "setsockopt SO_KEEPALIVE tcp",
-        "only of a connection that is idle for long",
-    ),
-    (
-        "recvmsg errors of published udp",
-        "only where a client has gone",
-    ),
-    (
         "getsockopt PACKET_STATISTICS packet",
         "only where a ring has been full",
     ),
-    ("read pipe", "only where urgent data has come"),
 ];
 
 /// Calls that are none of the network's, or cannot fail so.

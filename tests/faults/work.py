@@ -3,7 +3,8 @@
 # or "<NUMBER hang>".
 import array, errno, os, socket, struct, sys, threading, time
 
-FAR, FAR6, ECHO, SINK = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+FAR, FAR6 = sys.argv[1:3]
+ECHO, SINK, LATE = map(int, sys.argv[3:])
 CLOSED, DNS = 9, "10.0.2.3"
 # A container is to see within a second what is wrong.
 PATIENCE = 1
@@ -124,6 +125,15 @@ def sink():
         # Long enough for it to be acknowledged without an answer.
         time.sleep(0.06)
         stream.finish()
+
+
+def slow():
+    # Both ends have ended while the other still takes what there was.
+    with Stream(LATE, 1 << 19) as stream:
+        stream.socket.sendall(stream.data)
+        if stream.socket.recv(1):
+            raise Other("more data")
+    time.sleep(0.06)
 
 
 def bulk():

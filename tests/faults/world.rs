@@ -23,6 +23,10 @@ const SERVED: u16 = 7000;
 const CLOSED: u16 = 7009;
 /// One whose server reads late.
 const LATE: u16 = 7010;
+/// After this what was done is on its way, if nobody answers.
+const A_MOMENT: Duration = Duration::from_millis(30);
+/// Receive buffer of who takes little at a time, bytes.
+const NARROW: usize = 8 << 10;
 /// UDP sockets of the ports that are published from the start, one for each version of IP.
 const PUBLISHED: u64 = 2;
 
@@ -45,6 +49,7 @@ pub(super) struct World {
     pub(super) who: Who,
     tcp: TcpServer,
     sink: TcpServer,
+    late: TcpServer,
     _udp: [UdpServer; 2],
     _dns: DnsServer,
     pub(super) folder: TempDir,
@@ -58,6 +63,12 @@ impl World {
         let sink = TcpServer::start(&host, Side::Far, far[0], |mut stream| {
             io::copy(&mut stream, &mut io::sink()).map(drop)
         });
+        let late = TcpServer::start(&host, Side::Far, far[0], |mut stream| {
+            socket2::SockRef::from(&stream).set_recv_buffer_size(NARROW)?;
+            stream.shutdown(Shutdown::Write)?;
+            thread::sleep(A_MOMENT);
+            io::copy(&mut stream, &mut io::sink()).map(drop)
+        });
         let port = tcp.port();
         let udp = far.map(|address| {
             let at = SocketAddr::new(address, port);
@@ -69,6 +80,7 @@ impl World {
             _dns: DnsServer::start(&host),
             tcp,
             sink,
+            late,
             _udp: udp,
             host,
             who,
@@ -87,7 +99,8 @@ impl World {
     pub(super) fn container_in(&self, keys: &str, options: &[&str]) -> Container<'_> {
         let net = format!("--net=builtin:{keys}");
         let name = format!("faults-{:?}-{}", self.who, fastrand::u32(..));
-        let [echo, sink] = [&self.tcp, &self.sink].map(|server| server.port().to_string());
+        let servers = [&self.tcp, &self.sink, &self.late];
+        let [echo, sink, late] = servers.map(|server| server.port().to_string());
         let named = format!("--name={name}");
         let mut args = vec![
             &*named,
@@ -110,7 +123,7 @@ impl World {
         let far = [Family::V4, Family::V6].map(|family| family.far().to_string());
         let script = "exec /usr/bin/python3 -c \"$WORK\" \"$@\"";
         args.extend([
-            "--", "sh", "-c", script, "sh", &far[0], &far[1], &echo, &sink,
+            "--", "sh", "-c", script, "sh", &far[0], &far[1], &echo, &sink, &late,
         ]);
         let run = self
             .who
@@ -153,11 +166,14 @@ impl Container<'_> {
             "far bulk" => outside(Side::Far, bulk, SERVED),
             "far refused" => outside(Side::Far, refused, CLOSED),
             "far datagram" => outside(Side::Far, datagram, SERVED),
+            "far slow" => outside(Side::Far, slow, SERVED),
+            "far gone" => outside(Side::Far, gone, SERVED),
             "own client" => outside(Side::Host, exchange, SERVED),
             "own bulk" => outside(Side::Host, bulk, SERVED),
             "own held" => outside(Side::Host, held, LATE),
             "own many" => outside(Side::Host, many, SERVED),
             "own urgent" => outside(Side::Host, urgent, SERVED),
+            "own reset" => outside(Side::Host, reset, SERVED),
             "own refused" => outside(Side::Host, refused, CLOSED),
             "stats" => self.ask(&["net", "stats", "--json"], &[]),
             "flows" => self.ask(&["net", "flows", "--json"], &[]),
@@ -352,6 +368,28 @@ fn held(at: SocketAddr) -> io::Result<()> {
     })
 }
 
+/// Has its end while there is more for it than it has room for.
+fn slow(at: SocketAddr) -> io::Result<()> {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+    socket.set_recv_buffer_size(NARROW)?;
+    socket.connect_timeout(&at.into(), PATIENCE)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    let mut stream = TcpStream::from(socket);
+    let data: Vec<u8> = (0..512 << 10)
+        .map(|place: u32| place.to_le_bytes()[1])
+        .collect();
+    stream.write_all(&data)?;
+    stream.shutdown(Shutdown::Write)?;
+    thread::sleep(A_MOMENT);
+    let mut back = Vec::new();
+    stream.read_to_end(&mut back)?;
+    if back == data {
+        Ok(())
+    } else {
+        Err(io::Error::other(format!("{} bytes", back.len())))
+    }
+}
+
 /// More than there are sockets inside in reserve, one after the other.
 fn many(at: SocketAddr) -> io::Result<()> {
     for _ in 0..40 {
@@ -372,6 +410,26 @@ fn urgent(at: SocketAddr) -> io::Result<()> {
     let mut back = [0; 12];
     stream.read_exact(&mut back)?;
     end(stream)
+}
+
+/// As [`small`], but ends with a reset.
+fn reset(at: SocketAddr) -> io::Result<()> {
+    let mut stream = client(at)?;
+    stream.write_all(b"x")?;
+    stream.read_exact(&mut [0])?;
+    socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
+    drop(stream);
+    thread::sleep(A_MOMENT);
+    Ok(())
+}
+
+/// Asks, and is not there any more for the answer.
+fn gone(at: SocketAddr) -> io::Result<()> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    socket.send_to(b"x", at)?;
+    drop(socket);
+    thread::sleep(A_MOMENT);
+    Ok(())
 }
 
 /// Nobody is there.
