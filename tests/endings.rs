@@ -4,9 +4,10 @@
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
-use std::process::Child;
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::process::{Pid, Signal};
 
@@ -118,6 +119,17 @@ impl Drop for Full {
     }
 }
 
+/// Does not outlive the test.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        // It may have ended, as it should.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Has a part of the cgroups take no more memory than this.
 fn limit_memory(cell: &Cell, bytes: u64) {
     let files = if cell.unified {
@@ -145,6 +157,34 @@ both! {
             traces.assert_gone(A_SECOND);
             assert!(traces::marked(&marker).is_empty());
         }
+    }
+
+    /// What nobody reads is not waited for any longer than the caller wants.
+    fn a_signal_ends_a_run_whose_output_is_not_taken(who) {
+        let host = Host::new();
+        let (_reader, writer) = rustix::pipe::pipe().unwrap();
+        let room = writer.try_clone().unwrap();
+        let args = ["--net=none", "-t", "--", "sh", "-c", "while :; do echo and again; done"];
+        let crun = who.crun(&args).on(&host);
+        let mut command = crun.command();
+        let child = command.stdin(Stdio::null()).stdout(writer).spawn().unwrap();
+        drop(command);
+        let pid = Pid::from_child(&child);
+        let mut child = Killed(child);
+        eventually("nothing more fits", SOON, || {
+            let mut fds = [PollFd::new(&room, PollFlags::OUT)];
+            poll(&mut fds, Some(&Timespec::default())).unwrap() == 0
+        });
+        let traces = Traces::of(pid);
+        let mut status = None;
+        // The first is the command's; one of a caller who has waited for long is ours.
+        eventually("it ends", SOON, || {
+            rustix::process::kill_process(pid, Signal::TERM).unwrap();
+            status = child.0.try_wait().unwrap();
+            status.is_some()
+        });
+        assert_eq!(status.unwrap().code(), Some(143));
+        traces.assert_gone(A_SECOND);
     }
 
     fn a_command_that_ignores_a_hang_up_reads_the_end_of_its_input(who) {

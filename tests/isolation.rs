@@ -490,6 +490,12 @@ shared
             who.sh(&["-u", "1000:1001"], script),
             "1000\n1001\nCapEff:\t0000000000000000\n"
         );
+        // But those that were added on purpose.
+        let status = status(who, &["-u", "1000:1001", "--cap-add=NET_RAW", "--cap-drop=CHOWN"]);
+        for set in ["CapEff", "CapPrm", "CapInh", "CapAmb"] {
+            assert_eq!(status[set], "0000000000002000", "{set}");
+        }
+        assert_eq!(status["CapBnd"], "00000000800425fa");
         let printed = who.sh(&["-u", "nobody"], "id -u; id -g");
         assert_eq!(printed, "65534\n65534\n");
     }

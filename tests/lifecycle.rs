@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::util::command::Running;
 use crate::util::traces::{self, Traces};
@@ -96,8 +96,8 @@ both! {
             traces::below(run.pid()).iter().any(stopped)
         });
         let command = traces::below(run.pid()).into_iter().find(stopped).unwrap();
-        let pid = rustix::process::Pid::from_raw(command.pid).unwrap();
-        rustix::process::kill_process(pid, Signal::CONT).unwrap();
+        let pid = Pid::from_raw(command.pid).unwrap();
+        kill_process(pid, Signal::CONT).unwrap();
         assert_eq!(run.finish().success(), "ready\non\n");
     }
 
@@ -124,6 +124,20 @@ both! {
             .spawn();
         run.expect("end\n");
         assert_eq!(run.finish().success(), "end\n");
+    }
+
+    /// The program may have been something else before, and have children of that.
+    fn children_of_the_caller_are_not_the_containers(who) {
+        let script = "sleep 1000 > /dev/null 2>&1 & echo $!; exec \"$0\" \"$@\"";
+        for options in [&["--pid=host"][..], &[]] {
+            let args = [&["--net=none", "--rootfs=/"], options, &["--", "echo", "done"]].concat();
+            let printed = who.crun(&args).through(&["bash", "-c", script]).run().success();
+            let (child, rest) = printed.split_once('\n').unwrap();
+            assert_eq!(rest, "done\n");
+            let child = Pid::from_raw(child.parse().unwrap()).unwrap();
+            let alive = kill_process(child, Signal::KILL);
+            assert!(alive.is_ok(), "{options:?}");
+        }
     }
 
     fn the_streams_stay_apart(who) {
@@ -217,8 +231,8 @@ both! {
             let Some(process) = traces.processes.get(victim) else {
                 continue;
             };
-            let pid = rustix::process::Pid::from_raw(process.pid).unwrap();
-            rustix::process::kill_process(pid, Signal::KILL).unwrap();
+            let pid = Pid::from_raw(process.pid).unwrap();
+            kill_process(pid, Signal::KILL).unwrap();
             // Some may be spared (a keeper); then the run goes on and is ended here.
             let ended = run.stdout.wait_for_end(Duration::from_secs(2));
             if !ended {
@@ -233,8 +247,8 @@ both! {
         let host = Host::new();
         let run = sleeper(who, &host, "--net=none", "killed-init");
         let traces = Traces::of(run.pid());
-        let init = rustix::process::Pid::from_raw(traces::init_below(run.pid()).pid).unwrap();
-        rustix::process::kill_process(init, Signal::KILL).unwrap();
+        let init = Pid::from_raw(traces::init_below(run.pid()).pid).unwrap();
+        kill_process(init, Signal::KILL).unwrap();
         run.finish().exit(137);
         traces.assert_gone(A_SECOND);
     }

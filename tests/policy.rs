@@ -368,6 +368,24 @@ both! {
         client.finish();
     }
 
+    /// As many rules as there may be, with long names, are one request.
+    fn many_rules_with_long_names(who) {
+        let world = World::new(routed_host!(who, "python3"));
+        let name = format!("many-{who:?}");
+        let client = world.client(who, &["--net-allow=198.18.1.1", &format!("--name={name}")]);
+        let label = "x".repeat(60);
+        let names: Vec<_> = (0..999).map(|n| format!("n{n}.{label}.{label}.{label}.test")).collect();
+        let mut words = vec!["net", "allow", &name];
+        words.extend(names.iter().map(String::as_str));
+        ask(who, &world.host, &words).success();
+        let told = ask(who, &world.host, &["net", "rules", &name]).success();
+        assert_eq!(told.lines().filter(|line| line.contains(&label)).count(), 999);
+        // One more than that.
+        let refused = ask(who, &world.host, &["net", "allow", &name, "more.test"]).exit(125);
+        assert!(refused.stderr.contains("1000"), "{refused}");
+        client.finish();
+    }
+
     /// A connection ends when its destination is denied, and only then.
     fn a_denial_ends_what_stands(who) {
         let world = World::new(routed_host!(who, "python3"));

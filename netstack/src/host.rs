@@ -84,6 +84,9 @@ pub struct IpFields {
 pub enum Close {
     /// Both directions ended in order.
     Orderly,
+    /// The container has ended its direction, all of which is the host's by now, and does
+    /// not know of the connection any more: the far end's direction is not waited for.
+    Forgotten,
     /// The far end must see a reset (RFC 9293, 3.10.5: ABORT).
     Reset,
 }

@@ -182,9 +182,10 @@ impl Stack {
                 };
                 self.echo_request(now, packet, echo, host);
             }
-            (true, UNREACHABLE, 2 | 3) | (false, V6_UNREACHABLE, 4) => {
-                self.port_unreachable(payload, host);
+            (true, UNREACHABLE, 0..=3 | 5..) => {
+                self.refused(matches!(code, 2 | 3), payload, host);
             }
+            (false, V6_UNREACHABLE, _) => self.refused(code == 4, payload, host),
             (false, kind, _) if ndp::is_ours(kind) => {
                 ndp::input(&self.own, &mut self.link, packet, host);
             }
@@ -192,20 +193,28 @@ impl Stack {
         }
     }
 
-    /// The container has no taker for a datagram of ours.
-    fn port_unreachable<H: Host>(&mut self, quote: &[u8], host: &mut H) {
+    /// The container does not take a packet of ours; `port`: it has no socket for it.
+    fn refused<H: Host>(&mut self, port: bool, quote: &[u8], host: &mut H) {
         let Some((remote, container, start)) = ip::ends(quote) else {
             return;
         };
         let protocol = if container.is_ipv4() { 9 } else { 6 };
-        let ports = quote.get(start..).and_then(<[u8]>::first_chunk::<4>);
-        let (Some(&protocol), Some(&[a, b, c, d])) = (quote.get(protocol), ports) else {
+        let header = quote.get(start..).and_then(<[u8]>::first_chunk::<8>);
+        let (Some(&protocol), Some(&[a, b, c, d, sequence @ ..])) = (quote.get(protocol), header)
+        else {
             return;
         };
-        if IpProtocol::from(protocol) == IpProtocol::Udp {
-            let remote = (remote, u16::from_be_bytes([a, b])).into();
-            let container = (container, u16::from_be_bytes([c, d])).into();
-            self.udp_unwanted(&FlowKey::new(Protocol::Udp, container, remote), host);
+        let remote = (remote, u16::from_be_bytes([a, b])).into();
+        let container = (container, u16::from_be_bytes([c, d])).into();
+        match IpProtocol::from(protocol) {
+            IpProtocol::Udp if port => {
+                self.udp_unwanted(&FlowKey::new(Protocol::Udp, container, remote), host);
+            }
+            IpProtocol::Tcp => {
+                let key = FlowKey::new(Protocol::Tcp, container, remote);
+                self.tcp_unwanted(&key, u32::from_be_bytes(sequence), host);
+            }
+            _ => {}
         }
     }
 
@@ -421,8 +430,8 @@ impl Stack {
         let Some((container, destination, start)) = ip::ends(original) else {
             return;
         };
-        // RFC 1122, 3.2.2: no errors about packets for many, nor from nobody.
-        if self.is_group(destination) || container.is_unspecified() {
+        // RFC 1122, 3.2.2: no errors about packets for many, nor from nobody, nor about errors.
+        if self.is_group(destination) || container.is_unspecified() || is_error(original) {
             return;
         }
         let shown = from.and_then(|from| self.shown(from, container));
@@ -486,6 +495,29 @@ impl Stack {
             payload,
         };
         self.transmit_complete(datagram, host);
+    }
+}
+
+/// Whether a packet, or the first fragment of one, is an ICMP error.
+fn is_error(packet: &[u8]) -> bool {
+    const V6_FRAGMENT: u8 = 44;
+    let byte = |at: usize| packet.get(at).copied();
+    let header = ip::v6::HEADER_LEN;
+    match byte(0).map(|first| (first >> 4, first & 15)) {
+        Some((4, words)) if byte(9) == Some(IpProtocol::Icmp.into()) => {
+            // Destination unreachable, source quench, redirect, time exceeded, parameter
+            // problem (RFC 1122, 3.2.2).
+            matches!(byte(usize::from(words) * 4), Some(3 | 4 | 5 | 11 | 12))
+        }
+        Some((6, _)) => {
+            let (protocol, at) = match byte(6) {
+                Some(V6_FRAGMENT) => (byte(header), header + 8),
+                protocol => (protocol, header),
+            };
+            // RFC 4443, 2.1.
+            protocol == Some(IpProtocol::Icmpv6.into()) && byte(at).is_some_and(|kind| kind < 128)
+        }
+        _ => false,
     }
 }
 

@@ -236,6 +236,8 @@ impl Stack {
             }
             IpProtocol::Icmp if packet.source.is_ipv4() => self.icmp_input(now, packet, host),
             IpProtocol::Icmpv6 if packet.source.is_ipv6() => self.icmp_input(now, packet, host),
+            // There is nothing in it (RFC 8200, 4.7).
+            IpProtocol::Ipv6NoNxt if packet.source.is_ipv6() => self.stats.dropped += 1,
             _ => self.unreachable(packet.whole, Unreachable::Protocol, host),
         }
     }

@@ -116,7 +116,7 @@ pub(super) fn validate(args: RunArgs, host: &Host) -> Result<RunSpec, Error> {
     };
     let groups = ids::groups(&args.surroundings.group_add)?;
     let capabilities = security::capabilities(&args.cap_add, &args.cap_drop)?;
-    let security = security::options(&args.security_opt, capabilities)?;
+    let security = security::options(&args.security_opt, capabilities.all)?;
     let rootfs = rootfs(args.rootfs.as_deref())?;
     let mut mounts = mounts::collect(
         &mounts::Words {
@@ -155,7 +155,8 @@ pub(super) fn validate(args: RunArgs, host: &Host) -> Result<RunSpec, Error> {
         userns,
         uid_map,
         gid_map,
-        capabilities,
+        capabilities: capabilities.all,
+        ambient: capabilities.ambient,
         seccomp: security.seccomp,
         landlock: security.landlock,
         no_new_privileges: security.no_new_privileges,

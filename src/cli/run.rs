@@ -459,6 +459,7 @@ fn pass_sockets(supervisor: &mut Supervisor, driver: &mut Driver) {
 /// command had written when it ended, as it would on any host.
 fn linger(poll: &mut Poll, events: &mut Events, driver: &mut Driver) -> Result<(), Error> {
     let end = Instant::now() + LINGER;
+    driver.drain();
     driver.turn()?;
     while driver.is_sending() {
         let left = end.saturating_duration_since(Instant::now());
@@ -538,6 +539,9 @@ fn turn(
         }
         None => wait(poll, events, timeout)?,
     }
+    let mut ended = None;
+    // All of them: what is ready is told once, and what the container has sent goes out
+    // when it has ended, too.
     for event in events.iter() {
         let token = event.token();
         if token == KEEPER {
@@ -551,9 +555,9 @@ fn turn(
                     control.ready(event, poll.registry(), answer);
                 }
             }
-        } else if let Some(code) = supervisor.ready(event)? {
-            return Ok(Some(code));
+        } else if ended.is_none() {
+            ended = supervisor.ready(event)?;
         }
     }
-    Ok(None)
+    Ok(ended)
 }

@@ -70,6 +70,8 @@ pub struct RunSpec {
     pub gid_map: Vec<IdMapEntry>,
     /// Bit set of the capabilities the command keeps (bit n = capability n).
     pub capabilities: u64,
+    /// Those of them that it has as another user than root, too.
+    pub ambient: u64,
     /// System-call filter of the command.
     pub seccomp: SeccompProfile,
     /// Landlock, on unless `--security-opt landlock=disable`.

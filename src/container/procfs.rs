@@ -78,7 +78,7 @@ impl Procfs {
 
     /// The children of this process (`/proc/thread-self/children`); for a
     /// program of one thread these are all that it has.
-    fn own_children(&self) -> io::Result<Vec<Pid>> {
+    pub(super) fn own_children(&self) -> io::Result<Vec<Pid>> {
         Ok(pids(&self.read("thread-self/children")?))
     }
 

@@ -182,6 +182,13 @@ pub fn spawn(
             .map_err(|e| Error::host("become a child subreaper", e))?;
         Some(Procfs::open().map_err(|e| Error::host("open /proc", e))?)
     };
+    // Whoever called us may have had children before it became us.
+    let others = match &procfs {
+        None => Vec::new(),
+        Some(procfs) => procfs
+            .own_children()
+            .map_err(|e| Error::host("look for children in /proc", e))?,
+    };
     let exec = plan.steps.iter().find_map(|step| match step {
         Step::Exec(exec) => Some(exec),
         _ => None,
@@ -232,7 +239,7 @@ pub fn spawn(
         rest: procfs.map_or(Rest::None, Rest::Here),
         send: SendBy::Here,
         _lease: inherited.lease,
-        others: Vec::new(),
+        others,
         reaped: false,
     };
     let mut prepared = Prepared {

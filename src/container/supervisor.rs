@@ -396,6 +396,12 @@ impl Supervisor {
 
     fn handle(&mut self, received: signal::Received) -> io::Result<()> {
         match received.signal {
+            // Only its output is left, and perhaps nobody takes that.
+            signal if self.ended.is_some() && ends(signal) => {
+                if let Some(relay) = &mut self.relay {
+                    relay.give_up(&self.registry)?;
+                }
+            }
             libc::SIGWINCH if self.relay.is_some() => self.resize(),
             libc::SIGTSTP => self.stop()?,
             signal => self.pass_on(signal, received.from_terminal),

@@ -53,6 +53,11 @@ fn exchange(container: &str, request: Request) -> io::Result<Vec<u8>> {
     line.push(b'\n');
     stream.write_all(&line)?;
     let mut answer = Vec::new();
-    stream.read_to_end(&mut answer)?;
-    Ok(answer)
+    match stream.read_to_end(&mut answer) {
+        // A request that was too long has not been read to its end, and is answered.
+        Err(error) if error.kind() != io::ErrorKind::ConnectionReset || answer.is_empty() => {
+            Err(error)
+        }
+        _ => Ok(answer),
+    }
 }

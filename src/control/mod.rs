@@ -25,8 +25,8 @@ pub use server::{Server, parse};
 
 /// Version of the messages; what has another is refused.
 const VERSION: u32 = 1;
-/// Longest request, bytes.
-const MAX_REQUEST: usize = 64 << 10;
+/// Longest request, bytes: as many rules as there may be, with long names.
+const MAX_REQUEST: usize = 512 << 10;
 
 /// What is asked of a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -24,6 +24,8 @@ use crate::error::Error;
 
 /// Clients at a time.
 const CLIENTS: usize = 8;
+/// Clients accepted at a time.
+const ACCEPTS: usize = CLIENTS;
 
 /// The socket of one container. Tokens from the first one it was given on are its
 /// own, [`Server::TOKENS`] in all.
@@ -120,8 +122,9 @@ impl Server {
     }
 
     fn accept(&mut self, registry: &Registry) {
-        self.waiting = false;
-        loop {
+        // Until there are none: whoever may not talk to us may come all the time.
+        self.waiting = true;
+        for _ in 0..ACCEPTS {
             match accept_with(&self.listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
                 Ok(stream) => {
                     if let Err(error) = self.admit(stream, registry) {
@@ -129,10 +132,12 @@ impl Server {
                     }
                 }
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return,
+                Err(Errno::AGAIN) => {
+                    self.waiting = false;
+                    return;
+                }
                 Err(error) => {
                     tracing::debug!("control socket: {error}");
-                    self.waiting = true;
                     return;
                 }
             }
@@ -273,6 +278,23 @@ mod tests {
         ] {
             assert!(parse(bad.as_bytes()).is_err(), "{bad}");
         }
+    }
+
+    /// Whoever connects all the time does not keep the loop from its work.
+    #[test]
+    fn a_few_at_a_time() {
+        use std::os::unix::net::UnixStream;
+        let poll = mio::Poll::new().unwrap();
+        let id = format!("test-{}", std::process::id());
+        let mut server = Server::bind(&id).unwrap();
+        let at = SocketAddr::from_abstract_name(socket_name(geteuid().as_raw(), &id)).unwrap();
+        let connect = |_| UnixStream::connect_addr(&at).unwrap();
+        let clients: Vec<_> = (0..=ACCEPTS).map(connect).collect();
+        server.accept(poll.registry());
+        assert_eq!(server.timeout(), Some(PAUSE));
+        server.resume(poll.registry());
+        assert_eq!(server.timeout(), None);
+        drop(clients);
     }
 
     proptest::proptest! {

@@ -220,7 +220,11 @@ impl Driver {
 
     /// How long the loop may sleep; `None` until there is an event.
     pub fn timeout(&mut self) -> Option<Duration> {
-        if self.link_readable || !self.again.is_empty() || self.published.has_work() {
+        if self.link_readable
+            || !self.again.is_empty()
+            || self.published.has_work()
+            || self.host.has_address_changes()
+        {
             return Some(Duration::ZERO);
         }
         let deadlines = [
@@ -261,9 +265,15 @@ impl Driver {
         self.look_at_clock();
     }
 
-    /// Whether a connection of the container still has something on its way out.
+    /// The container has ended: what it has left on its link is read whether an event has
+    /// told of it or not.
+    pub fn drain(&mut self) {
+        self.link_readable = true;
+    }
+
+    /// Whether the container still has something on its way out.
     pub fn is_sending(&self) -> bool {
-        self.stack.is_sending() || self.published.is_sending()
+        self.link_readable || self.stack.is_sending() || self.published.is_sending()
     }
 
     /// Writes what is left to be written to logs. To be called at the end, while full
@@ -348,6 +358,9 @@ impl Driver {
     pub fn turn(&mut self) -> Result<(), Error> {
         for flow in std::mem::take(&mut self.again) {
             self.udp_ready(self.now, flow);
+        }
+        if self.host.has_address_changes() {
+            self.host.addresses_changed();
         }
         self.retry_turn();
         self.published.turn(self.now);

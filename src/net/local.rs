@@ -27,6 +27,9 @@ const READS: usize = 64;
 pub(crate) struct LocalAddresses {
     netlink: Netlink,
     monitor: OwnedFd,
+    /// There may be more announcements, of which no event tells: where some are lost, the
+    /// kernel says nothing more until all have been read (`NETLINK_S_CONGESTED`).
+    unread: bool,
     known: HashMap<IpAddr, bool>,
 }
 
@@ -41,6 +44,7 @@ impl LocalAddresses {
         Ok(Self {
             netlink: Netlink::open()?,
             monitor,
+            unread: false,
             known: HashMap::new(),
         })
     }
@@ -49,18 +53,25 @@ impl LocalAddresses {
     pub(crate) fn changed(&mut self) {
         let mut buffer = [0; 4096];
         // What has changed does not matter, only that; an overrun (ENOBUFS) says so, too.
-        // What is left of many announcements is in the way of none: each is an event.
+        self.known.clear();
+        self.unread = true;
         for _ in 0..READS {
             match rustix::io::read(&self.monitor, &mut buffer) {
                 Ok(_) | Err(Errno::NOBUFS | Errno::INTR) => {}
-                Err(Errno::AGAIN) => break,
                 Err(error) => {
-                    tracing::debug!("changes of addresses: {error}");
-                    break;
+                    if error != Errno::AGAIN {
+                        tracing::debug!("changes of addresses: {error}");
+                    }
+                    self.unread = false;
+                    return;
                 }
             }
         }
-        self.known.clear();
+    }
+
+    /// Whether [`Self::changed`] is to be called without an event.
+    pub(crate) fn is_unread(&self) -> bool {
+        self.unread
     }
 
     /// Whether `address` is the host's own. When the kernel can not be asked,

@@ -129,6 +129,11 @@ impl HostSide {
         self.local.changed();
     }
 
+    /// Whether that is to be called without an event.
+    pub(crate) fn has_address_changes(&self) -> bool {
+        self.local.is_unread()
+    }
+
     /// Asks for the host's resolvers, before each query, from now on.
     pub(crate) fn follow_resolvers(&mut self, ask: Ask) {
         self.resolvers = Asked(Some(ask));

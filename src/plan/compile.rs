@@ -133,6 +133,7 @@ pub fn compile(
         user: spec.user.clone(),
         groups: spec.groups.clone(),
         capabilities: spec.capabilities,
+        ambient: spec.ambient,
         seccomp: spec.seccomp.clone(),
         landlock: domain(spec),
         no_new_privileges: spec.no_new_privileges,

@@ -26,6 +26,7 @@ fn spec() -> RunSpec {
         uid_map: Vec::new(),
         gid_map: Vec::new(),
         capabilities: caps::DEFAULT,
+        ambient: 0,
         seccomp: SeccompProfile::Default,
         landlock: true,
         no_new_privileges: true,

@@ -252,6 +252,8 @@ pub struct ExecStep {
     pub groups: Groups,
     /// Capabilities it keeps.
     pub capabilities: u64,
+    /// Those of them that it has as another user than root, too.
+    pub ambient: u64,
     /// System-call filter.
     pub seccomp: SeccompProfile,
     /// Landlock domain; where the kernel has it.

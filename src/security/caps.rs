@@ -136,7 +136,7 @@ pub const BPF: u64 = bit("BPF");
 ///
 /// # Errors
 /// A message about a name that is unknown, or given to both options.
-pub fn resolve(add: &[String], drop: &[String]) -> Result<u64, String> {
+pub fn resolve(add: &[String], drop: &[String]) -> Result<Kept, String> {
     let (add, add_all) = parse(add)?;
     let (drop, drop_all) = parse(drop)?;
     if add_all && drop_all {
@@ -152,7 +152,19 @@ pub fn resolve(add: &[String], drop: &[String]) -> Result<u64, String> {
         (false, true) => 0,
         (false, false) => DEFAULT,
     };
-    Ok((start | add) & !drop)
+    Ok(Kept {
+        all: (start | add) & !drop,
+        ambient: (if add_all { ALL } else { add }) & !drop,
+    })
+}
+
+/// What a command keeps, as bit sets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kept {
+    /// Its bounding set, and what it has as root.
+    pub all: u64,
+    /// Those of them that it has as another user: what was added, as with podman.
+    pub ambient: u64,
 }
 
 /// The names of a set, without `CAP_`, in the order of their numbers.
@@ -190,7 +202,18 @@ mod tests {
                 .map(|name| (*name).to_owned())
                 .collect::<Vec<_>>()
         };
-        resolve(&owned(add), &owned(drop))
+        resolve(&owned(add), &owned(drop)).map(|kept| kept.all)
+    }
+
+    #[test]
+    fn another_user_has_what_was_added() {
+        let ambient = |add: &str, drop: &str| {
+            let list = |name: &str| vec![name.to_owned()];
+            resolve(&list(add), &list(drop)).unwrap().ambient
+        };
+        assert_eq!(ambient("NET_RAW", "CHOWN"), NET_RAW);
+        assert_eq!(ambient("ALL", "CHOWN"), ALL & !CHOWN);
+        assert_eq!(resolve(&[], &[]).unwrap().ambient, 0);
     }
 
     #[test]

@@ -29,8 +29,8 @@ use std::os::fd::BorrowedFd;
 use rustix::io::Errno;
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, capability_is_in_bounding_set,
-    clear_ambient_capability_set, remove_capability_from_bounding_set, set_capabilities,
-    set_keep_capabilities, set_no_new_privs,
+    clear_ambient_capability_set, configure_capability_in_ambient_set,
+    remove_capability_from_bounding_set, set_capabilities, set_keep_capabilities, set_no_new_privs,
 };
 
 use crate::config::SeccompProfile;
@@ -55,6 +55,7 @@ pub fn try_filter() -> Result<(), i32> {
 #[derive(Debug)]
 pub struct Restrictions {
     capabilities: u64,
+    ambient: u64,
     no_new_privileges: bool,
     domain: Option<Ruleset>,
     filter: Option<(Vec<Instruction>, FilterFlags)>,
@@ -88,6 +89,7 @@ impl Restrictions {
         };
         Ok(Self {
             capabilities: exec.capabilities,
+            ambient: exec.ambient,
             no_new_privileges: exec.no_new_privileges,
             domain,
             filter,
@@ -121,9 +123,9 @@ impl Restrictions {
     }
 
     /// To be called when the ids are final; `uid_is_root` says whether the
-    /// command is root in its user namespace. Another user starts without
-    /// capabilities, as with podman; set-user-id programs and file
-    /// capabilities can give it those of the bounding set, if at all.
+    /// command is root in its user namespace. Another user starts with those that were
+    /// added on purpose, as with podman; set-user-id programs and file capabilities can
+    /// give it those of the bounding set, if at all.
     ///
     /// Capabilities that the thread itself does not have (without a user
     /// namespace of its own) are left out.
@@ -134,20 +136,24 @@ impl Restrictions {
         let held = capabilities(None)
             .map_err(failed("read capabilities", "capget"))?
             .permitted;
-        let kept = if uid_is_root {
-            held.bits() & self.capabilities
-        } else {
-            0
+        let [kept, ambient] = match uid_is_root {
+            true => [self.capabilities, 0],
+            false => [self.ambient; 2],
         };
-        let kept = CapabilitySet::from_bits_retain(kept);
+        let kept = held & CapabilitySet::from_bits_retain(kept);
+        let ambient = held & CapabilitySet::from_bits_retain(ambient);
         if self.no_new_privileges {
             set_no_new_privs(true).map_err(failed("set no_new_privs", "prctl"))?;
         } else if self.domain.is_some() || self.filter.is_some() {
-            set(held, held)?;
+            set(held, CapabilitySet::empty())?;
             self.wall_in()?;
         }
-        set(kept, kept)?;
+        set(kept, ambient)?;
         clear_ambient_capability_set().map_err(failed("clear capabilities", "ambient set"))?;
+        for capability in ambient {
+            configure_capability_in_ambient_set(capability, true)
+                .map_err(failed("add to the ambient set", "prctl"))?;
+        }
         set_keep_capabilities(false).map_err(failed("keep capabilities", "prctl"))?;
         if self.no_new_privileges {
             self.wall_in()?;
@@ -167,12 +173,12 @@ impl Restrictions {
     }
 }
 
-fn set(permitted: CapabilitySet, effective: CapabilitySet) -> Result<(), StepFailure> {
-    let inheritable = CapabilitySet::empty();
+/// These, all of which are effective; an ambient one has to be inheritable.
+fn set(permitted: CapabilitySet, inheritable: CapabilitySet) -> Result<(), StepFailure> {
     set_capabilities(
         None,
         CapabilitySets {
-            effective,
+            effective: permitted,
             permitted,
             inheritable,
         },

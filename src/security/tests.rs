@@ -81,6 +81,7 @@ fn exec(capabilities: u64) -> ExecStep {
         user: UserSpec::default(),
         groups: Groups::default(),
         capabilities,
+        ambient: 0,
         seccomp: SeccompProfile::Default,
         landlock: None,
         no_new_privileges: true,

@@ -141,11 +141,20 @@ pub fn send(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     }
 }
 
-/// Sends `signal` to the process `pid`, or to its process group.
+/// Sends `signal` to the process `pid`, or to its process group: to itself as long as it
+/// has not made one.
 pub fn kill(pid: rustix::process::Pid, signal: i32, group: bool) -> io::Result<()> {
     let pid = pid.as_raw_nonzero().get();
+    match by_number(if group { -pid } else { pid }, signal) {
+        Err(error) if group && error.raw_os_error() == Some(libc::ESRCH) => by_number(pid, signal),
+        sent => sent,
+    }
+}
+
+/// kill(2)
+fn by_number(to: libc::pid_t, signal: i32) -> io::Result<()> {
     // SAFETY: integers only.
-    match unsafe { libc::kill(if group { -pid } else { pid }, signal) } {
+    match unsafe { libc::kill(to, signal) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
@@ -230,6 +239,26 @@ impl std::os::fd::AsFd for SignalFd {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A child that has not come to make a group of its own yet.
+    #[test]
+    fn a_group_that_is_none_yet() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("1000")
+            .spawn()
+            .unwrap();
+        kill(
+            rustix::process::Pid::from_child(&child),
+            libc::SIGTERM,
+            true,
+        )
+        .unwrap();
+        let status = child.wait().unwrap();
+        assert_eq!(
+            std::os::unix::process::ExitStatusExt::signal(&status),
+            Some(libc::SIGTERM)
+        );
+    }
 
     #[test]
     fn sets_count_as_the_kernel_does() {

@@ -215,6 +215,17 @@ impl Relay {
         )
     }
 
+    /// Nobody is to wait for what has not been passed on.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2).
+    pub fn give_up(&mut self, registry: &Registry) -> io::Result<()> {
+        match self.output.take() {
+            Some(mut output) => output.deregister(registry),
+            None => Ok(()),
+        }
+    }
+
     /// Whether all that the command has written has been passed on. To be asked
     /// after [`Self::end`] and a turn.
     pub fn is_drained(&self) -> bool {

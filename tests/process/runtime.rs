@@ -58,6 +58,7 @@ pub(super) fn run(args: Vec<String>) -> Result<u8, Error> {
         user: UserSpec { user, group: None },
         groups: Groups::default(),
         capabilities: 0,
+        ambient: 0,
         seccomp: SeccompProfile::Unconfined,
         landlock: None,
         no_new_privileges: true,

@@ -483,6 +483,14 @@ impl Host for Sockets {
                 "the end was sent"
             );
         }
+        if let Some(conn) = conn
+            && how == Close::Forgotten
+        {
+            assert!(
+                self.watch.conns[conn].shut,
+                "all that the container has sent is the host's"
+            );
+        }
         let place = self.places.get_mut(flow.index as usize);
         if let Some(place) = place {
             place.closed = true;

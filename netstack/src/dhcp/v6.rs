@@ -156,10 +156,13 @@ pub(crate) fn answer(offer: &Offer<'_>, bytes: &[u8]) -> Option<Vec<u8>> {
             let mut addresses = request
                 .associations
                 .iter()
-                .flat_map(|(_, data)| Options(data.get(12..).unwrap_or_default()).flatten());
+                .flat_map(|(_, data)| Options(data.get(12..).unwrap_or_default()).flatten())
+                .filter(|(code, _)| *code == option::ADDRESS)
+                .peekable();
+            // RFC 8415, 18.3.3.
+            addresses.peek()?;
             let ours = offer.container.octets();
-            let on_link = addresses
-                .all(|(code, data)| code != option::ADDRESS || data.get(..16) == Some(&ours[..]));
+            let on_link = addresses.all(|(_, data)| data.get(..8) == ours.get(..8));
             answer.status(if on_link {
                 status::SUCCESS
             } else {
@@ -362,6 +365,10 @@ mod tests {
         };
         assert_eq!(status(4, false, CONTAINER), Some(vec![0, 0]));
         assert_eq!(status(4, false, OTHER), Some(vec![0, 4]));
+        let neighbor = Ipv6Addr::from(u128::from(CONTAINER) ^ 0xff);
+        assert_eq!(status(4, false, neighbor), Some(vec![0, 0]));
+        // Nothing to confirm.
+        assert_eq!(ask(4, &[(1, CLIENT), (3, &[7; 12])]), None);
         assert_eq!(status(8, true, CONTAINER), Some(vec![0, 0]));
         assert_eq!(status(9, true, CONTAINER), Some(vec![0, 0]));
     }

@@ -235,6 +235,10 @@ impl Open {
     }
 
     fn is_same(&self, query: &Query<'_>) -> bool {
+        // Most are not, and need not be read for that.
+        if self.head != query.head().len() || self.kept.get(..2) != query.head().get(..2) {
+            return false;
+        }
         let own = self.kept.get(..self.head).and_then(Query::parse);
         own.is_some_and(|own| own.is_same(query))
     }

@@ -248,6 +248,16 @@ impl FlowTable {
         }
     }
 
+    /// From now on the flow is found by its id alone.
+    pub(crate) fn unname(&mut self, id: FlowId) {
+        if let Some(entry) = self.entry(id)
+            && self.by_key.get(&entry.key) == Some(&id)
+        {
+            let key = entry.key;
+            self.by_key.remove(&key);
+        }
+    }
+
     pub(crate) fn remove(&mut self, id: FlowId) -> Option<Flow> {
         self.entry(id)?;
         self.lru.remove(&mut self.entries, id.index);

@@ -20,6 +20,8 @@ use crate::stack::Stack;
 
 /// How long the first repetition of a SYN may take to come (RFC 6298: 1 s).
 pub(super) const CONNECT_PATIENCE: Duration = Duration::from_secs(3);
+/// How long any may take: twice the longest interval of Linux (`TCP_RTO_MAX`).
+pub(super) const MOST_PATIENCE: Duration = Duration::from_secs(240);
 /// How long a resolver may take to accept before the next one is tried.
 pub(super) const RESOLVER_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -33,7 +35,7 @@ impl Stack {
         segment: &Segment<'_>,
         host: &mut H,
     ) {
-        if packet.hop_limit <= 1 {
+        if packet.hop_limit <= 1 && !self.is_ours(packet.destination) {
             return self.problem(packet.whole, Problem::HopLimit, None, host);
         }
         let (target, resolver) = match self.judge(now, &key, host) {

@@ -25,6 +25,19 @@ use crate::host::{Close, Host};
 use crate::ip;
 use crate::stack::Stack;
 
+/// Other ports that are tried for a client that is shown by another address than its own.
+const OTHER_PORTS: u16 = 16;
+
+/// The client's port, and then others, none of a server's.
+fn other_port(port: u16, n: u16) -> u16 {
+    const STEP: u16 = 7919;
+    if n == 0 {
+        port
+    } else {
+        port.wrapping_add(n.wrapping_mul(STEP)) | 1 << 15
+    }
+}
+
 /// A SYN of ours that the container has not answered.
 #[derive(Debug)]
 pub(super) struct Invitation {
@@ -46,11 +59,18 @@ impl Stack {
         host: &mut H,
     ) -> Option<FlowId> {
         let shown = self.shown(client.ip().to_canonical(), to.ip())?;
-        let key = FlowKey::new(Protocol::Tcp, to, (shown, client.port()).into());
-        if self.flows.find(&key).is_some() {
+        let key = |port| FlowKey::new(Protocol::Tcp, to, (shown, port).into());
+        // Clients with different addresses may be shown as one.
+        let others = if shown == client.ip().to_canonical() {
+            0
+        } else {
+            OTHER_PORTS
+        };
+        let mut keys = (0..=others).map(|n| key(other_port(client.port(), n)));
+        let Some(key) = keys.find(|key| self.flows.find(key).is_none()) else {
             self.stats.over_limit += 1;
             return None;
-        }
+        };
         if !self.half_open_room(now, host) {
             return None;
         }
@@ -129,6 +149,20 @@ impl Stack {
         self.timers.arm(&mut self.flows, id, due);
         if again {
             self.tcp_invite(id, host);
+        }
+    }
+
+    /// The container's ICMP says that it takes no segment like the one with this sequence
+    /// number, a hard error where that is a SYN (RFC 1122, 4.2.3.9).
+    pub(crate) fn tcp_unwanted<H: Host>(&mut self, key: &FlowKey, sequence: u32, host: &mut H) {
+        let Some(id) = self.flows.find(key) else {
+            return;
+        };
+        if let Some((_, flow)) = self.flows.tcp_mut(id)
+            && let Phase::Inviting(invitation) = &flow.phase
+            && invitation.iss == Seq::new(sequence)
+        {
+            self.tcp_drop(id, Close::Reset, host);
         }
     }
 

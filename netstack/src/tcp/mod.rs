@@ -7,8 +7,7 @@
 //! to connect. Only when the host connection stands does the flow get an
 //! endpoint, which is shown the SYN and answers it. A refused connection becomes
 //! a RST, an unreachable one the ICMP error that the container's own kernel
-//! would have got, a timed-out one nothing: the container's SYN timer runs out
-//! like ours did.
+//! would have got, a timed-out one that of a host that does not answer.
 //!
 //! A connection that begins on the host's side goes the other way round
 //! ([`invite`]).
@@ -60,7 +59,7 @@ use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::TcpPacket;
 
 pub(crate) use burst::{Burst, Bursts};
-use connect::CONNECT_PATIENCE;
+use connect::{CONNECT_PATIENCE, MOST_PATIENCE};
 use endpoint::{Arrival, Endpoint};
 use invite::Invitation;
 use relay::Relay;
@@ -194,7 +193,8 @@ impl Stack {
             (packet.destination, view.dst_port()).into(),
         );
         let segment = Segment::new(&view);
-        if let Some(id) = self.flows.find(&key) {
+        let known = self.flows.find(&key);
+        if let Some(id) = known.filter(|id| !segment.opens() || !self.tcp_makes_way(*id)) {
             self.tcp_segment(now, id, packet, &segment, bursts, host);
         } else if segment.opens() {
             self.tcp_open(now, key, packet, &segment, host);
@@ -203,6 +203,19 @@ impl Stack {
         } else {
             self.stats.dropped += 1;
         }
+    }
+
+    /// Whether the connection is over for the container, which may begin another between
+    /// the same ends; this one only gives the host the rest then.
+    fn tcp_makes_way(&mut self, id: FlowId) -> bool {
+        let over = self
+            .flows
+            .tcp_mut(id)
+            .is_some_and(|(_, flow)| flow.relay.draining);
+        if over {
+            self.flows.unname(id);
+        }
+        over
     }
 
     fn tcp_segment<'f, H: Host>(
@@ -243,6 +256,12 @@ impl Stack {
                     // To the container the connection is over, and all of its data
                     // acknowledged: a reset answers a late repetition of ours.
                     Arrival::Reset if relay.draining => {}
+                    // It has closed its socket and forgotten it since (`tcp_fin_timeout`),
+                    // and learns by our probe that we have not. All that it has sent is on
+                    // its way, and stays so.
+                    Arrival::Reset if relay.host_shut && relay.probing.is_some() => {
+                        self.tcp_drop(id, Close::Forgotten, host);
+                    }
                     Arrival::Reset => self.tcp_drop(id, Close::Reset, host),
                     Arrival::Refused => refuse(&mut self.link, host, &key, segment),
                 }
@@ -460,7 +479,7 @@ impl Stack {
             // Closing a socket in SYN-SENT says nothing, but ends the repetitions
             // of its SYN, which come at doubling intervals.
             let age = relay.last_heard - relay.opened;
-            let patience = relay.last_heard + CONNECT_PATIENCE + age * 3;
+            let patience = relay.last_heard + (CONNECT_PATIENCE + age * 3).min(MOST_PATIENCE);
             let servers = self.forwarder.servers().len();
             let next = relay.next_resolver_at(servers);
             if now >= patience {

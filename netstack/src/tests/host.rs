@@ -489,6 +489,10 @@ impl Host for FakeHost {
                     // What the kernel still holds is sent.
                     tcp.received.extend(tcp.outgoing.drain(..));
                 }
+                Close::Forgotten => {
+                    assert!(tcp.shut, "all that the container has sent is the host's");
+                    tcp.received.extend(tcp.outgoing.drain(..));
+                }
                 Close::Reset => tcp.outgoing.clear(),
             }
         }

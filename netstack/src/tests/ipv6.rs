@@ -557,3 +557,13 @@ fn ends() {
             .all(|(_, key)| key.protocol == Protocol::Udp)
     );
 }
+
+/// There is nothing in it, and nothing to be said about it (RFC 8200, 4.7).
+#[test]
+fn no_next_header() {
+    let mut net = Net::new();
+    let packet = |protocol| Packet::new(REMOTE, protocol, Vec::new());
+    assert_eq!(net.send(&packet(IpProtocol::Ipv6NoNxt)), []);
+    let answer = net.send(&packet(IpProtocol::Unknown(200)));
+    assert_eq!(answer[0].icmp().msg_type(), Icmpv6Message::ParamProblem);
+}

@@ -112,6 +112,26 @@ fn n12_fin_is_never_acknowledged() {
     w.assert_works();
 }
 
+/// A container that has closed a connection for good forgets it a minute later, and
+/// answers our probe with a reset. What it has sent is for the far end all the same.
+#[test]
+fn what_was_closed_has_been_forgotten() {
+    let mut w = World::plain();
+    w.guest_alive = false;
+    let to = remote(1, 80);
+    let (flow, isn) = w.open_by_hand(&Segment::syn(1234, to));
+    let last = Segment::new(1234, to, FIN | ACK, 1001, isn + 1).with(b"all of it");
+    w.send(&last.frame());
+    w.run(Duration::from_millis(5));
+    w.take();
+    w.run(Duration::from_secs(31));
+    assert_eq!(w.take_tcp().len(), 1, "a probe");
+    w.send(&Segment::new(1234, to, RST, 1011, 0).frame());
+    assert_eq!(w.closed(flow), Some(Close::Forgotten));
+    assert_eq!(w.far_received(flow), b"all of it");
+    w.assert_empties(Duration::ZERO);
+}
+
 /// A half-closed flow between two living ends is kept.
 #[test]
 fn half_closed_and_alive() {

@@ -533,3 +533,36 @@ fn index_is_reused_right_after_a_failure() {
     assert!(matches!(w.host.open.get(&good.flow), Some(Socket::Tcp(_))));
     w.assert_works();
 }
+
+/// The container is done with a connection of which the host has not taken all yet: its
+/// port is free for the next one.
+#[test]
+fn the_port_is_used_again_while_the_host_takes_the_rest() {
+    let mut w = World::plain();
+    w.host.reads = false;
+    w.host.buffers = (1000, 1000);
+    let to = remote(1, 80);
+    let (flow, isn) = w.open_by_hand(&Segment::syn(1234, to));
+    w.host.far_close(flow);
+    w.settle();
+    let data = pattern(1, 1400);
+    let last = Segment::new(1234, to, FIN | ACK, 1001, isn + 2).with(&data);
+    w.send(&last.frame());
+    w.settle();
+    w.take();
+    assert_eq!(w.closed(flow), None);
+    let mut syn = Segment::syn(1234, to);
+    syn.seq = 9_000_000;
+    w.send(&syn.frame());
+    w.run(Duration::from_millis(5));
+    let answer = w.take_tcp();
+    assert_eq!((answer[0].flags, answer[0].ack), (SYN | ACK, 9_000_001));
+    assert_eq!(w.stack.flow_count(), 2);
+    assert!(w.run_until(Duration::from_secs(1), |w| {
+        w.host.far_read(flow);
+        w.closed(flow).is_some()
+    }));
+    assert_eq!(w.closed(flow), Some(Close::Orderly));
+    assert_eq!(w.far_received(flow), data);
+    w.assert_works();
+}

@@ -255,3 +255,40 @@ fn both_ends_are_one_pair() {
     assert_eq!(w.guest.state(pair.guest), State::Closed);
     assert_eq!(w.closed(pair.flow), Some(Close::Reset));
 }
+
+/// The container's firewall rejects a SYN: its client need not wait for a minute.
+#[test]
+fn a_rejected_invitation() {
+    for (code, off, ended) in [(3, 0, true), (10, 0, true), (4, 0, false), (3, 1, false)] {
+        let mut w = World::plain();
+        w.guest_alive = false;
+        let flow = w.accept(client(), 80).unwrap();
+        let syn = w.take_tcp().remove(0);
+        let mut header = vec![0; 20];
+        header[..2].copy_from_slice(&syn.from.port().to_be_bytes());
+        header[2..4].copy_from_slice(&syn.to.port().to_be_bytes());
+        header[4..8].copy_from_slice(&(syn.seq + off).to_be_bytes());
+        let quote = frames::Ip {
+            source: *syn.from.ip(),
+            ..frames::Ip::new(frames::GUEST, frames::TCP, header)
+        };
+        let message = frames::icmp_message(3, code, [0; 4], &quote.packet()[..28]);
+        w.send(&frames::Ip::new(*syn.from.ip(), frames::ICMP, message).frame());
+        assert_eq!(w.closed(flow).is_some(), ended, "{code} {off}");
+    }
+}
+
+/// Clients that are shown by one address are still told apart.
+#[test]
+fn clients_with_one_port_behind_the_gateway() {
+    let mut w = World::plain();
+    for n in 1..=5 {
+        let client = format!("127.0.0.{n}:4321").parse().unwrap();
+        assert!(w.accept(client, 80).is_some(), "{n}");
+    }
+    let shown: std::collections::BTreeSet<_> =
+        w.take_tcp().into_iter().map(|syn| syn.from).collect();
+    assert_eq!(shown.len(), 5);
+    assert!(shown.iter().all(|from| *from.ip() == frames::GATEWAY));
+    assert!(shown.iter().any(|from| from.port() == 4321));
+}

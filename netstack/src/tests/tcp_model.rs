@@ -153,7 +153,7 @@ impl Talk {
         self.reads_bytes(Side::Far, &new);
         let over = match w.closed(flow) {
             Some(Close::Reset) => Ending::Reset,
-            Some(Close::Orderly) => Ending::InOrder,
+            Some(Close::Orderly | Close::Forgotten) => Ending::InOrder,
             None if self.reads[1] && w.far_sees_end(flow) => Ending::InOrder,
             None => Ending::None,
         };

@@ -564,3 +564,38 @@ fn dns_over_tcp_does_not_wait_for_a_silent_resolver() {
     assert_eq!(w.take_tcp()[0].flags, RST | ACK);
     assert_eq!(w.stack.flow_count(), 0);
 }
+
+/// Who it is for takes a packet whose hops are used up.
+#[test]
+fn the_last_hop_is_ours() {
+    let mut w = World::plain();
+    let syn = |to: Ipv4Addr| frames::Ip {
+        ttl: 1,
+        ..frames::Ip::new(
+            to,
+            frames::TCP,
+            Segment::syn(1234, SocketAddrV4::new(to, 53)).segment(),
+        )
+    };
+    w.send(&syn(DNS).frame());
+    w.run(Duration::from_millis(5));
+    assert_eq!(w.take_tcp()[0].flags, SYN | ACK);
+    w.send(&syn(*remote(1, 0).ip()).frame());
+    assert!(matches!(w.take()[..], [Seen::TimeExceeded { .. }]));
+}
+
+/// However long it has repeated its SYN, a container that stops doing so is not waited for
+/// much longer.
+#[test]
+fn the_syn_is_repeated_for_long() {
+    let mut w = World::plain();
+    let to = remote(1, 80);
+    w.host.default_outcome = Outcome::Accept(Duration::from_secs(100_000));
+    for pause in [2, 5, 20, 60, 200, 239, 239, 239, 239, 239, 239, 239] {
+        w.send(&Segment::syn(1234, to).frame());
+        w.run(Duration::from_secs(pause));
+        assert_eq!(w.stack.flow_count(), 1, "{pause}");
+    }
+    w.send(&Segment::syn(1234, to).frame());
+    w.assert_empties(Duration::from_secs(241));
+}

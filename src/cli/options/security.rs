@@ -10,7 +10,7 @@ use super::super::args::parse_bool;
 use super::{paths, shown, usage};
 use crate::config::{SeccompFile, SeccompProfile};
 use crate::error::Error;
-use crate::security::caps;
+use crate::security::caps::{self, Kept};
 use crate::security::file::{self, Target};
 
 /// What `--security-opt` can say.
@@ -140,7 +140,7 @@ fn path_list(value: &OsStr) -> Result<Vec<PathBuf>, Error> {
 }
 
 /// `--cap-add` and `--cap-drop`.
-pub(super) fn capabilities(add: &[String], drop: &[String]) -> Result<u64, Error> {
+pub(super) fn capabilities(add: &[String], drop: &[String]) -> Result<Kept, Error> {
     caps::resolve(add, drop).map_err(usage)
 }
 

@@ -198,3 +198,17 @@ fn n29_frames_longer_than_the_link() {
     assert_eq!(w.far_received(flow), &data[..60_000]);
     w.assert_works();
 }
+
+/// The rest of an ICMP error never comes, and no error is made of that (RFC 1122, 3.2.2);
+/// of a request it is.
+#[test]
+fn no_error_about_an_error() {
+    for (kind, told) in [(3, 0), (11, 0), (8, 1)] {
+        let mut w = World::plain();
+        let message = frames::icmp_message(kind, 0, [0; 4], &[0; 100]);
+        w.send(&fragment(1, ICMP, 0, true, &message[..64]));
+        w.run(Duration::from_secs(31));
+        assert_eq!(w.stack.stats().fragments_dropped, 1);
+        assert_eq!(w.take().len(), told, "{kind}");
+    }
+}
