@@ -95,3 +95,48 @@ impl LocalAddresses {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{in_namespaces, scratch};
+
+    /// More is announced at once than the kernel keeps for us.
+    #[test]
+    fn changes_are_noticed_after_an_overrun() {
+        in_namespaces("net::local::tests::overrun", |_| {});
+    }
+
+    #[test]
+    #[ignore = "started by changes_are_noticed_after_an_overrun"]
+    fn overrun() {
+        const LO: u32 = 1;
+        scratch();
+        let mut poll = mio::Poll::new().unwrap();
+        let mut events = mio::Events::with_capacity(1);
+        let mut local = LocalAddresses::new(poll.registry(), Token(0)).unwrap();
+        let address = "203.0.113.1".parse().unwrap();
+        assert!(!local.contains(address));
+        let mut netlink = Netlink::open().unwrap();
+        for number in 0..3000_u32 {
+            let other = std::net::Ipv4Addr::from(0x0a00_0001 + number);
+            netlink.add_address(LO, other.into(), 32).unwrap();
+        }
+        // As the loop does: after an event, and for as long as that was not all.
+        let mut turn = || {
+            poll.poll(&mut events, Some(std::time::Duration::ZERO))
+                .unwrap();
+            if !events.is_empty() || local.is_unread() {
+                local.changed();
+            }
+            (local.is_unread(), local.contains(address))
+        };
+        assert_eq!(turn(), (true, false));
+        for _ in 0..3000 {
+            turn();
+        }
+        assert_eq!(turn(), (false, false));
+        netlink.add_address(LO, address, 32).unwrap();
+        assert_eq!(turn(), (false, true));
+    }
+}
