@@ -164,6 +164,9 @@ class Echo(socketserver.BaseRequestHandler):
             self.request.sendall(piece)
 class Server(socketserver.ThreadingTCPServer):
     allow_reuse_address = daemon_threads = True
+    # With less room a kernel answers by SYN cookies, and resets a client whose first segment
+    # it has dropped for want of it when the second comes.
+    request_queue_size = 128
 server = Server(('', 7000), Echo)
 print('up', flush=True)
 server.serve_forever()";
