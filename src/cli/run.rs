@@ -545,7 +545,10 @@ fn turn(
     for event in events.iter() {
         let token = event.token();
         if token == KEEPER {
-            return Err(Error::KeeperDied);
+            // It may go when the container has ended.
+            if ended.is_none() {
+                return Err(Error::KeeperDied);
+            }
         } else if token.0 >= Supervisor::TOKENS {
             if let Some((driver, control, keeper)) = &mut network {
                 if token.0 >= NETWORK {

@@ -18,7 +18,11 @@ use rustix::process::Pid;
 
 /// A directory that is the root of a procfs.
 #[derive(Debug)]
-pub(super) struct Procfs(OwnedFd);
+pub(super) struct Procfs {
+    directory: OwnedFd,
+    /// Children that are none of the container's.
+    spared: Vec<Pid>,
+}
 
 impl Procfs {
     /// Takes hold of one. For the parent and for init before its first step.
@@ -37,7 +41,17 @@ impl Procfs {
 
     /// Another hold of the same.
     pub(super) fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self(self.0.try_clone()?))
+        Ok(Self {
+            directory: self.directory.try_clone()?,
+            spared: self.spared.clone(),
+        })
+    }
+
+    /// The children that this process has now are never killed: whoever called us may have
+    /// had them before it became us.
+    pub(super) fn spare_children(&mut self) -> io::Result<()> {
+        self.spared = self.own_children()?;
+        Ok(())
     }
 
     fn detached() -> io::Result<Self> {
@@ -52,7 +66,10 @@ impl Procfs {
 
     fn check(directory: OwnedFd) -> io::Result<Self> {
         if rustix::fs::fstatfs(&directory)?.f_type == PROC_SUPER_MAGIC {
-            Ok(Self(directory))
+            Ok(Self {
+                directory,
+                spared: Vec::new(),
+            })
         } else {
             Err(io::Error::from_raw_os_error(libc::ENOTSUP))
         }
@@ -62,7 +79,7 @@ impl Procfs {
     fn open_beneath(&self, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
         rustix::fs::openat2(
-            &self.0,
+            &self.directory,
             path,
             flags | OFlags::CLOEXEC,
             Mode::empty(),
@@ -78,7 +95,7 @@ impl Procfs {
 
     /// The children of this process (`/proc/thread-self/children`); for a
     /// program of one thread these are all that it has.
-    pub(super) fn own_children(&self) -> io::Result<Vec<Pid>> {
+    fn own_children(&self) -> io::Result<Vec<Pid>> {
         Ok(pids(&self.read("thread-self/children")?))
     }
 
@@ -103,7 +120,7 @@ impl Procfs {
     /// (PR_SET_CHILD_SUBREAPER(2const)), so that an orphan becomes its child.
     pub(super) fn kill_descendants(&self, keep: &[Pid]) -> io::Result<()> {
         loop {
-            let children = without(self.own_children()?, keep);
+            let children = self.of_container(self.own_children()?, keep);
             if children.is_empty() {
                 return Ok(());
             }
@@ -116,9 +133,15 @@ impl Procfs {
     /// below them, once; returns the children.
     pub(super) fn kill_children_of(&self, parent: Pid, keep: &[Pid]) -> io::Result<Vec<Pid>> {
         let text = self.read(&format!("{parent}/task/{parent}/children"))?;
-        let children = without(pids(&text), keep);
+        let children = self.of_container(pids(&text), keep);
         self.kill_all(&children);
         Ok(children)
+    }
+
+    /// Those that are neither spared nor among `keep`.
+    fn of_container(&self, mut pids: Vec<Pid>, keep: &[Pid]) -> Vec<Pid> {
+        pids.retain(|pid| !keep.contains(pid) && !self.spared.contains(pid));
+        pids
     }
 
     /// Kills these and all below them.
@@ -136,11 +159,6 @@ impl Procfs {
     }
 }
 
-fn without(mut pids: Vec<Pid>, keep: &[Pid]) -> Vec<Pid> {
-    pids.retain(|pid| !keep.contains(pid));
-    pids
-}
-
 /// Waits for the end of these children.
 pub(super) fn reap(children: &[Pid]) {
     for child in children {
@@ -154,7 +172,7 @@ pub(super) fn reap(children: &[Pid]) {
 
 impl AsFd for Procfs {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.directory.as_fd()
     }
 }
 

@@ -180,14 +180,11 @@ pub fn spawn(
     } else {
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
             .map_err(|e| Error::host("become a child subreaper", e))?;
-        Some(Procfs::open().map_err(|e| Error::host("open /proc", e))?)
-    };
-    // Whoever called us may have had children before it became us.
-    let others = match &procfs {
-        None => Vec::new(),
-        Some(procfs) => procfs
-            .own_children()
-            .map_err(|e| Error::host("look for children in /proc", e))?,
+        let mut procfs = Procfs::open().map_err(|e| Error::host("open /proc", e))?;
+        procfs
+            .spare_children()
+            .map_err(|e| Error::host("look for children in /proc", e))?;
+        Some(procfs)
     };
     let exec = plan.steps.iter().find_map(|step| match step {
         Step::Exec(exec) => Some(exec),
@@ -239,7 +236,7 @@ pub fn spawn(
         rest: procfs.map_or(Rest::None, Rest::Here),
         send: SendBy::Here,
         _lease: inherited.lease,
-        others,
+        others: Vec::new(),
         reaped: false,
     };
     let mut prepared = Prepared {

@@ -17,7 +17,8 @@
 //!
 //! The inheritable and ambient sets end up empty (CVE-2022-29162 and its
 //! like): a file with inheritable capabilities must not give what the bounding
-//! set would not.
+//! set would not. The exception is a command that is not root: what was added on
+//! purpose, a part of the bounding set, is all that it has.
 
 pub mod caps;
 pub mod landlock;

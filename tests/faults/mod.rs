@@ -34,7 +34,7 @@ const AGAIN: u64 = 3;
 /// thousands.
 const QUIET: u64 = 30;
 /// How often a case is tried whose site is not met.
-const TRIES: usize = 3;
+const TRIES: usize = 5;
 
 #[rustfmt::skip] // One a line.
 const ERRORS: &[(&str, i32)] = &[

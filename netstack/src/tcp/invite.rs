@@ -153,7 +153,7 @@ impl Stack {
     }
 
     /// The container's ICMP says that it takes no segment like the one with this sequence
-    /// number, a hard error where that is a SYN (RFC 1122, 4.2.3.9).
+    /// number. Where that is a SYN, the connection is given up, as Linux does (RFC 5461).
     pub(crate) fn tcp_unwanted<H: Host>(&mut self, key: &FlowKey, sequence: u32, host: &mut H) {
         let Some(id) = self.flows.find(key) else {
             return;

@@ -26,7 +26,8 @@
 //! **Closing.** The two directions end one after the other, each when its data
 //! is through: a FIN of the container becomes `SHUT_WR` once the stash is empty,
 //! end of stream from the host becomes a FIN behind the last byte. A reset on one
-//! side becomes a reset on the other. A flow whose directions have both ended is
+//! side becomes a reset on the other, except that of a container which has ended its
+//! direction and forgotten the connection since ([`Close::Forgotten`]). A flow whose directions have both ended is
 //! dropped (no TIME-WAIT: the kernel on either side keeps one) as soon as the host
 //! has taken what is left in the stash.
 //!
