@@ -260,12 +260,10 @@ impl FlowTable {
 
     pub(crate) fn remove(&mut self, id: FlowId) -> Option<Flow> {
         self.entry(id)?;
+        self.unname(id);
         self.lru.remove(&mut self.entries, id.index);
         let entry = self.entries.remove(id.index as usize);
         self.mappings -= usize::from(matches!(entry.flow, Flow::UdpMapping(_)));
-        if self.by_key.get(&entry.key) == Some(&id) {
-            self.by_key.remove(&entry.key);
-        }
         Some(entry.flow)
     }
 

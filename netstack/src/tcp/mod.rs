@@ -27,9 +27,9 @@
 //! is through: a FIN of the container becomes `SHUT_WR` once the stash is empty,
 //! end of stream from the host becomes a FIN behind the last byte. A reset on one
 //! side becomes a reset on the other, except that of a container which has ended its
-//! direction and forgotten the connection since ([`Close::Forgotten`]). A flow whose directions have both ended is
-//! dropped (no TIME-WAIT: the kernel on either side keeps one) as soon as the host
-//! has taken what is left in the stash.
+//! direction and forgotten the connection since ([`Close::Forgotten`]). A flow whose
+//! directions have both ended is dropped (no TIME-WAIT: the kernel on either side
+//! keeps one) as soon as the host has taken what is left in the stash.
 //!
 //! **Liveness.** A half-closed flow is probed on both sides after
 //! [`HALF_CLOSED_IDLE`]; an established one after [`ESTABLISHED_IDLE`] (RFC 9293,

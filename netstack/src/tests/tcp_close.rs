@@ -9,7 +9,7 @@ use super::frames::{ACK, FIN, RST, SYN, Segment};
 use super::guest::{Read, remote};
 use super::host::{Outcome, Socket};
 use super::world::{Pair, World, config, links, pattern};
-use crate::{Close, HostError};
+use crate::{Close, FlowId, HostError};
 
 fn read_to_end(w: &mut World, pair: Pair) -> Vec<u8> {
     let mut got = Vec::new();
@@ -185,10 +185,9 @@ fn both_end_with_data_pending() {
     }
 }
 
-/// The last acknowledgement of the container's FIN crosses the FIN's repetition,
-/// is sent again and finds no connection: the reset takes nothing from the host.
-#[test]
-fn a_reset_after_both_have_ended_takes_nothing() {
+/// A connection whose directions have both ended, of which the host has not taken all; and
+/// the container's last segment.
+fn over_for_the_container() -> (World, FlowId, Segment) {
     let mut w = World::plain();
     w.host.reads = false;
     w.host.buffers = (1000, 1000);
@@ -199,6 +198,15 @@ fn a_reset_after_both_have_ended_takes_nothing() {
     let data = pattern(1, 1400);
     let last = Segment::new(1234, to, FIN | ACK, 1001, isn + 2).with(&data);
     w.send(&last.frame());
+    (w, flow, last)
+}
+
+/// The last acknowledgement of the container's FIN crosses the FIN's repetition,
+/// is sent again and finds no connection: the reset takes nothing from the host.
+#[test]
+fn a_reset_after_both_have_ended_takes_nothing() {
+    let (mut w, flow, last) = over_for_the_container();
+    let (to, data) = (last.to, &last.payload[..]);
     w.send(&last.frame());
     assert_eq!(w.take_tcp().last().unwrap().ack, 2402);
     w.send(&Segment::new(1234, to, RST, 2402, 0).frame());
@@ -538,16 +546,8 @@ fn index_is_reused_right_after_a_failure() {
 /// port is free for the next one.
 #[test]
 fn the_port_is_used_again_while_the_host_takes_the_rest() {
-    let mut w = World::plain();
-    w.host.reads = false;
-    w.host.buffers = (1000, 1000);
-    let to = remote(1, 80);
-    let (flow, isn) = w.open_by_hand(&Segment::syn(1234, to));
-    w.host.far_close(flow);
-    w.settle();
-    let data = pattern(1, 1400);
-    let last = Segment::new(1234, to, FIN | ACK, 1001, isn + 2).with(&data);
-    w.send(&last.frame());
+    let (mut w, flow, last) = over_for_the_container();
+    let (to, data) = (last.to, &last.payload[..]);
     w.settle();
     w.take();
     assert_eq!(w.closed(flow), None);
