@@ -3,8 +3,10 @@
 
 use std::fs::{self, File};
 use std::io::Read;
+use std::net::Ipv4Addr;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -13,8 +15,9 @@ use rustix::process::{Pid, Signal};
 
 use crate::util::cgroup::Cell;
 use crate::util::pty::Pty;
+use crate::util::servers::UdpServer;
 use crate::util::traces::{self, Traces};
-use crate::util::{Host, SOON, Who, eventually, number_from_env};
+use crate::util::{Host, SOON, Side, Who, eventually, number_from_env};
 
 /// Nothing of a dead run may be left after this.
 const A_SECOND: Duration = Duration::from_secs(1);
@@ -157,6 +160,49 @@ both! {
             traces.assert_gone(A_SECOND);
             assert!(traces::marked(&marker).is_empty());
         }
+    }
+
+    /// A host sends what its programs have sent, whether they have ended since or not.
+    fn the_last_datagrams_of_a_command_arrive(who) {
+        const COUNT: usize = 200;
+        need!(who.has_tun(), "{who:?} may not open /dev/net/tun");
+        let host = Host::new();
+        let (sender, receiver) = mpsc::channel();
+        let server = UdpServer::start(&host, Side::Host, Ipv4Addr::LOCALHOST, move |data| {
+            let _ = sender.send(data.to_vec());
+            None
+        });
+        let client = format!(
+            "import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.connect(('10.0.2.2', {}))
+print('ready', flush=True)
+input()
+for _ in range({COUNT}): s.send(b'last')",
+            server.port()
+        );
+        let mut run = who
+            .crun(&["-i", "--net=builtin:allow_host_loopback=true", "--rootfs=/", "--", "python3", "-c", &client])
+            .on(&host)
+            .stdin_open()
+            .spawn();
+        run.expect("ready\n");
+        run.signal(Signal::STOP);
+        let parent = run.pid().as_raw_nonzero();
+        let children = format!("/proc/{parent}/task/{parent}/children");
+        let ended = || {
+            let children = fs::read_to_string(&children).unwrap();
+            children.split_whitespace().any(|child| {
+                let stat = fs::read_to_string(format!("/proc/{child}/stat"));
+                stat.is_ok_and(|stat| stat.contains(") Z "))
+            })
+        };
+        run.write(b"\n");
+        eventually("the container ends", SOON, ended);
+        run.signal(Signal::CONT);
+        assert_eq!(run.finish().success(), "ready\n");
+        let arrived = std::iter::from_fn(|| receiver.recv_timeout(Duration::from_secs(1)).ok());
+        assert_eq!(arrived.take(COUNT).count(), COUNT);
     }
 
     /// What nobody reads is not waited for any longer than the caller wants.

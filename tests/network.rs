@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use crate::util::host::WORLD_ADDRESS;
 use crate::util::servers::{TcpServer, UdpServer};
 use crate::util::{
-    Host, Output, SOON, Side, Who, eventually, has_program, http, number_from_env, report, tool,
+    Host, Output, SOON, Side, Who, has_program, http, number_from_env, report, tool,
 };
 
 /// How much a transfer moves, unless `CRUN_LITE_TRANSFER_MIB` says otherwise.
@@ -591,47 +591,5 @@ input()",
         run.write(b"\n");
         let output = run.finish();
         assert_eq!(output.success(), "ready\n0 dropped\n");
-    }
-    /// A host sends what its programs have sent, whether they have ended since or not.
-    fn the_last_datagrams_of_a_command_arrive(who) {
-        const COUNT: usize = 200;
-        need!(who.has_tun(), "{who:?} may not open /dev/net/tun");
-        let host = Host::new();
-        let (sender, receiver) = mpsc::channel();
-        let server = UdpServer::start(&host, Side::Host, Ipv4Addr::LOCALHOST, move |data| {
-            let _ = sender.send(data.to_vec());
-            None
-        });
-        let client = format!(
-            "import socket
-s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-s.connect(('10.0.2.2', {}))
-print('ready', flush=True)
-input()
-for _ in range({COUNT}): s.send(b'last')",
-            server.port()
-        );
-        let mut run = who
-            .crun(&["-i", "--net=builtin:allow_host_loopback=true", "--rootfs=/", "--", "python3", "-c", &client])
-            .on(&host)
-            .stdin_open()
-            .spawn();
-        run.expect("ready\n");
-        run.signal(Signal::STOP);
-        let parent = run.pid().as_raw_nonzero();
-        let children = format!("/proc/{parent}/task/{parent}/children");
-        let ended = || {
-            let children = std::fs::read_to_string(&children).unwrap();
-            children.split_whitespace().any(|child| {
-                let stat = std::fs::read_to_string(format!("/proc/{child}/stat"));
-                stat.is_ok_and(|stat| stat.contains(") Z "))
-            })
-        };
-        run.write(b"\n");
-        eventually("the container ends", SOON, ended);
-        run.signal(Signal::CONT);
-        assert_eq!(run.finish().success(), "ready\n");
-        let arrived = std::iter::from_fn(|| receiver.recv_timeout(Duration::from_secs(1)).ok());
-        assert_eq!(arrived.take(COUNT).count(), COUNT);
     }
 }
