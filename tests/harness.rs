@@ -1,7 +1,10 @@
 //! The harness itself: a test that trusts a broken server proves nothing.
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::io::Write;
 use std::net::{Ipv4Addr, TcpStream, UdpSocket};
+use std::path::Path;
 use std::time::Duration;
 
 use crate::util::captured::Captured;
@@ -138,4 +141,44 @@ fn the_ordinary_user_is_no_root() {
         "the ordinary user is {} ({})",
         identity.name, identity.uid
     ));
+}
+
+/// A test without its program is skipped, and CI takes no skipped test: whatever the
+/// tests ask for must be in the list of what is installed for them.
+#[test]
+fn what_the_tests_need_is_installed_by_the_setup() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let setup = fs::read_to_string(here.join(".ci/setup")).unwrap();
+    // Essential on Debian, and a part of iproute2 beside ip.
+    let installed: BTreeSet<&str> = setup
+        .lines()
+        .filter_map(|line| Some(line.split_once(' ')?.0))
+        .chain(["bash", "tc"])
+        .collect();
+    let mut asked = BTreeSet::new();
+    let mut folders = vec![here.join("tests")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let entry = entry.unwrap();
+            if entry.file_type().unwrap().is_dir() {
+                folders.push(entry.path());
+            } else if entry.path().extension().is_some_and(|name| name == "rs") {
+                let text = fs::read_to_string(entry.path()).unwrap();
+                asked.extend(programs(&text).map(str::to_owned));
+            }
+        }
+    }
+    assert!(asked.contains("curl") && asked.contains("nft"), "{asked:?}");
+    for program in asked {
+        assert!(installed.contains(&*program), "{program}");
+    }
+}
+
+/// The programs that a text of tests says it needs.
+fn programs(text: &str) -> impl Iterator<Item = &str> {
+    let lists = text.split("routed_host!(who, \"").skip(1);
+    let alone = text.split("need!(has_program(\"").skip(1);
+    let lists = lists.filter_map(|list| Some(list.split_once("\")")?.0));
+    let alone = alone.filter_map(|name| Some(name.split_once("\")")?.0));
+    lists.flat_map(|list| list.split("\", \"")).chain(alone)
 }

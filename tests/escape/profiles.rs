@@ -185,9 +185,8 @@ fn a_profile_does_what_it_does_under_crun() {
         "the numbers of this test are x86-64's"
     );
     need!(Who::tests_run_as_root(), "reading a filter takes root");
-    for program in ["crun", "python3"] {
-        need!(has_program(program), "no {program}");
-    }
+    need!(has_program("crun"), "no crun(1)");
+    need!(has_program("python3"), "no python3(1)");
     need!(
         fs::exists(PODMANS).unwrap(),
         "podman's profile is not installed"
