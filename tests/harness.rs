@@ -149,11 +149,11 @@ fn the_ordinary_user_is_no_root() {
 fn what_the_tests_need_is_installed_by_the_setup() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let setup = fs::read_to_string(here.join(".ci/setup")).unwrap();
-    // Essential on Debian, and a part of iproute2 beside ip.
+    // On every Debian, but for scp and tc, which come with ssh and ip.
     let installed: BTreeSet<&str> = setup
         .lines()
         .filter_map(|line| Some(line.split_once(' ')?.0))
-        .chain(["bash", "tc"])
+        .chain(["apt-get", "bash", "dpkg-deb", "prlimit", "scp", "tc"])
         .collect();
     let mut asked = BTreeSet::new();
     let mut folders = vec![here.join("tests")];

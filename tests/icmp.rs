@@ -130,7 +130,8 @@ for s in (t, u):
         for &family in Family::ALL {
             for (size, mtu) in [(56, 65520), (0, 1500), (1400, 1500)] {
                 let (flag, far) = (family.flag(), family.far());
-                let script = format!("ping {flag} -c 3 -i 0.01 -W 5 -s {size} {far}");
+                // All at once: after the last it waits for one more interval, a second.
+                let script = format!("ping {flag} -c 3 -l 3 -W 5 -s {size} {far}");
                 let output = inside(who, &host, mtu, &script).exit(0);
                 assert!(output.stdout.contains(" 0% packet loss"), "{family:?}{output}");
                 // A time is printed where the bytes that came back are those that went.

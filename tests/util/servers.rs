@@ -85,6 +85,14 @@ impl TcpServer {
         Self::start(host, side, address, echo)
     }
 
+    /// Has connections that come from now on offer a window of no more than this, in bytes.
+    pub(crate) fn narrow(self, size: usize) -> Self {
+        socket2::SockRef::from(&self.listener)
+            .set_recv_buffer_size(size)
+            .unwrap();
+        self
+    }
+
     pub(crate) fn port(&self) -> u16 {
         self.listener.local_addr().unwrap().port()
     }
