@@ -41,6 +41,29 @@ pub struct Said {
     pub scale: Option<u8>,
 }
 
+/// What a host is still owed of a connection that is over for the container, which may begin
+/// another between the same ends.
+#[derive(Debug)]
+pub struct Rest {
+    up: Stream,
+    /// Sequence numbers of the next byte and of the container's end.
+    next: u32,
+    end: u32,
+}
+
+impl Rest {
+    /// The host gets these bytes.
+    pub fn take(&mut self, part: &[u8]) {
+        assert!(self.up.is_from(self.next, part), "wrong bytes of the rest");
+        self.next = self.next.wrapping_add(part.len() as u32);
+    }
+
+    /// Whether the host has all of it.
+    pub fn is_taken(&self) -> bool {
+        self.next == self.end
+    }
+}
+
 /// Half-open stretches of sequence numbers that are kept behind a gap; more of them, and
 /// what was sent is not known any more.
 const STRETCHES: usize = 24;
@@ -61,6 +84,8 @@ pub struct Conn {
     pub down: Stream,
     /// The flow of the host's socket.
     pub flow: Option<FlowId>,
+    /// The one before, which an invitation has taken the place of, before its owner knows.
+    left: Option<(FlowId, Option<Rest>)>,
 
     /// SYNs of the container, the latest first: their sequence numbers, scales and windows.
     syns: VecDeque<Said>,
@@ -122,6 +147,7 @@ impl Conn {
             up: Stream(2 * number),
             down: Stream(2 * number + 1),
             flow: None,
+            left: None,
             syns: VecDeque::new(),
             open: false,
             iss: 0,
@@ -212,6 +238,32 @@ impl Conn {
         self.unknown = false;
         (self.got, self.end, self.furthest) = (0, None, 0);
         self.next = self.sent;
+    }
+
+    /// Another flow takes the place of the one there is, which has no name any more, but may
+    /// still have a socket.
+    pub fn leave(&mut self) -> Option<(FlowId, Option<Rest>)> {
+        self.left.take().or_else(|| {
+            let flow = self.flow.take()?;
+            Some((flow, (!self.opaque).then(|| self.rest())))
+        })
+    }
+
+    fn rest(&mut self) -> Rest {
+        assert!(
+            self.open && !self.shut,
+            "not over, or nothing is left of it"
+        );
+        assert!(
+            self.read_end && self.end == Some(self.read) && self.furthest > self.read,
+            "it is not over for the container, which has not taken everything"
+        );
+        self.open = false;
+        Rest {
+            up: self.up,
+            next: self.iss.wrapping_add(1).wrapping_add(self.taken as u32),
+            end: self.acknowledged.wrapping_sub(1),
+        }
     }
 
     /// A host socket stands for it from now on, of a client or for the container.
@@ -329,7 +381,10 @@ impl Conn {
 
     fn hears_syn(&mut self, said: &Said) {
         if said.flags == SYN {
-            assert!(!self.open, "a SYN in an open connection");
+            if self.open {
+                self.left = self.leave();
+                self.open = false;
+            }
             self.irs = said.seq;
             return;
         }

@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use hostile::{CALLS, Call};
 use netstack::{Close, Duration, FlowId, Host, HostError, Io, IpFields, Readiness, Refusal};
 
+use crate::conn::Rest;
 use crate::watch::Watch;
 
 /// Messages of one connection that are kept for an answer.
@@ -17,6 +18,8 @@ pub struct Tcp {
     pub to: SocketAddr,
     /// The connection that is watched, if it is one.
     pub conn: Option<usize>,
+    /// What it was owed when another took its place there.
+    rest: Option<Rest>,
     pub connecting: bool,
     /// Bytes that a write can still take.
     pub room: usize,
@@ -159,11 +162,13 @@ impl Sockets {
 
     fn insert_tcp(&mut self, flow: FlowId, to: SocketAddr, conn: Option<usize>, connecting: bool) {
         if let Some(conn) = conn {
+            self.leave(conn);
             self.watch.conns[conn].opened(flow, !connecting);
         }
         let tcp = Tcp {
             to,
             conn,
+            rest: None,
             connecting,
             room: self.buffer,
             wants_room: false,
@@ -177,6 +182,14 @@ impl Sockets {
             asked: Vec::new(),
         };
         self.insert(flow, Socket::Tcp(Box::new(tcp)));
+    }
+
+    /// Another flow takes the place of the one that a connection has, if it has any.
+    fn leave(&mut self, conn: usize) {
+        if let Some((flow, rest)) = self.watch.conns[conn].leave() {
+            let tcp = self.used(flow);
+            (tcp.conn, tcp.rest) = (None, rest);
+        }
     }
 
     /// A client has connected to a published port.
@@ -330,6 +343,9 @@ impl Host for Sockets {
                 for part in data {
                     let part = &part[..left.min(part.len())];
                     left -= part.len();
+                    if let Some(rest) = &mut tcp.rest {
+                        rest.take(part);
+                    }
                     if question && tcp.asked.len() < 8192 {
                         tcp.asked.extend_from_slice(part);
                     }
@@ -386,6 +402,10 @@ impl Host for Sockets {
         self.calls += 1;
         let tcp = self.used(flow);
         assert!(!tcp.connecting && !tcp.shut);
+        assert!(
+            tcp.rest.as_ref().is_none_or(Rest::is_taken),
+            "an end before the rest"
+        );
         tcp.shut = true;
         if let Some(conn) = tcp.conn {
             self.watch.conns[conn].shut = true;

@@ -48,3 +48,13 @@ fn a_short_blast() {
     }
     assert!(connects > 1000, "{connects}");
 }
+
+/// Between the ends of a connection of which the host is still owed something another begins,
+/// and both are watched.
+#[test]
+fn a_connection_that_follows_one_that_drains() {
+    let seen = netmodel::blast::hostile_frames();
+    for seed in [20_010_014, 20_030_000, 20_040_002] {
+        netmodel::blast::round(seed, 200_000, &seen, |_| ());
+    }
+}
