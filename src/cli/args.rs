@@ -322,20 +322,21 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "DST[:OPTIONS]", help_heading = "Files")]
     pub tmpfs: Vec<OsString>,
 
-    /// The network: builtin (our own user-space stack), none (only lo), host
-    /// (the host's own). Keys of builtin: mtu=BYTES (576 to 65520), cidr=ADDR/N
-    /// (N from 1 to 25, 10.0.2.0/24), enable_ipv6=BOOL (as the host has it),
-    /// cidr6=PREFIX/64 (the first of fd00::/64, fd00:0:0:1::/64 ... that the host does
-    /// not use), outbound_addr=IP|IFACE and outbound_addr6=IP|IFACE (where traffic
-    /// leaves the host from), allow_host_loopback=BOOL (the gateway
-    /// address reaches the host's 127.0.0.1), allow_host_addresses=BOOL (so do
-    /// the host's other addresses), allow_link_local=BOOL (169.254.0.0/16),
-    /// max_flows=N (connections at once, from the limit on open files),
-    /// max_half_open=N (TCP connections that are still being opened, 1024),
-    /// max_buffered=SIZE (TCP payload that waits, 512m; k, m or g), max_pps=N (frames
-    /// of the container a second, 0: no bound),
-    /// busy_poll=USEC (look for events that long before sleeping, 64; 0 for never),
-    /// sandbox=BOOL (the process that runs the network locks itself in, true)
+    /// The network: builtin (our own user-space stack), none (only lo), host (the host's
+    /// own). Keys of builtin: mtu=BYTES (576 to 65520), link=auto|tap|veth (a TAP device
+    /// or a veth pair; auto, the default: a TAP device where one can be made, else a veth
+    /// pair), cidr=ADDR/N (N from 1 to 25, 10.0.2.0/24), enable_ipv6=BOOL (as the host
+    /// has it), cidr6=PREFIX/64 (the first of fd00::/64, fd00:0:0:1::/64 ... that the
+    /// host does not use), outbound_addr=IP|IFACE and outbound_addr6=IP|IFACE (where
+    /// traffic leaves the host from), allow_host_loopback=BOOL (the gateway address
+    /// reaches the host's 127.0.0.1 and ::1), allow_host_addresses=BOOL (the host's other
+    /// addresses are reachable), allow_link_local=BOOL (169.254.0.0/16, fd00:ec2::254 and
+    /// fd20:ce::254 are), max_flows=N (connections at once, as many as the limit on open
+    /// files allows and never more), max_half_open=N (TCP connections that are still
+    /// being opened, 1024), max_buffered=SIZE (TCP payload that waits, 512m; k, m or g),
+    /// max_pps=N (frames of the container a second, 0: no bound), busy_poll=USEC (look
+    /// for events that long before sleeping, 64; 0 for never), sandbox=BOOL (the process
+    /// that runs the network locks itself in, true)
     /// [default: builtin]
     #[arg(
         long,

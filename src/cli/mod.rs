@@ -1,4 +1,4 @@
-//! The command line: one file per verb.
+//! The command line: the verbs.
 //!
 //! [`args`] holds the words as typed, [`options`] what they mean, [`run`] what is
 //! done about it. Standard output belongs to [`output`], standard error to

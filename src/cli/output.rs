@@ -1,4 +1,5 @@
-//! Standard output: the only place that writes to it.
+//! Standard output: what writes to it, but for the load generator of `bench` and the
+//! relay of a terminal.
 
 use std::io::{self, ErrorKind, Write};
 

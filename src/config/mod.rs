@@ -1,4 +1,4 @@
-//! Validated options: what the command line (later: an OCI `config.json`) means.
+//! Validated options: what the command line means.
 //!
 //! Everything here is plain data. Nothing has been opened, created or changed
 //! when a [`RunSpec`] exists, but everything that can be checked has been.
@@ -271,7 +271,7 @@ pub struct BuiltinNetwork {
     pub allow_host_loopback: bool,
     /// The host's own other addresses are reachable.
     pub allow_host_addresses: bool,
-    /// 169.254.0.0/16 (cloud metadata) is reachable.
+    /// 169.254.0.0/16, fd00:ec2::254 and fd20:ce::254 (cloud metadata) are reachable.
     pub allow_link_local: bool,
     /// `--net-allow`, `--net-deny` and `--net-default`.
     #[serde(serialize_with = "egress::serialize")]
