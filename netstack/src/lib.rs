@@ -17,10 +17,11 @@
 //! time as an argument, so tests run under virtual time and a run can be replayed.
 //!
 //! ```text
-//!            frames                      Host calls
-//! container <----> link > ip > { arp, ndp, icmp, udp, dns, tcp } <----> sockets
-//!                              |       one flow table        |
-//!                              '------ policy, timers -------'
+//!            frames                                  Host calls
+//! container <----> link > arp
+//!                       > ip > { ndp, icmp, dhcp, udp, dns, tcp } <----> sockets
+//!                              |        one flow table          |
+//!                              '------- policy, timers ---------'
 //! ```
 //!
 //! Payload is lent, not copied: a UDP datagram to [`Host::udp_send`] and the
