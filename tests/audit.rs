@@ -2,7 +2,7 @@
 //! canaries planted outside.
 //!
 //! The script and its helper are not part of this repository: they are taken from
-//! the folder that `CRUN_LITE_AUDIT_DIR` names, or from `../shared/tools`.
+//! the folder that `CRUN_LITE_AUDIT_DIR` names.
 
 use std::fs;
 use std::net::Ipv4Addr;

@@ -252,10 +252,10 @@ fn a_dry_run_prints_the_plan_and_changes_nothing() {
 // bubblewrap's CVE-2020-5291: what is set-user-ID hands out its rights.
 #[test]
 fn a_set_user_id_copy_refuses_to_run() {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("SKIP: only root can make a set-user-ID program of another user");
-        return;
-    }
+    need!(
+        rustix::process::geteuid().is_root(),
+        "only root can make a set-user-ID program of another user"
+    );
     let folder = Folder::new("set-user-id");
     fs::set_permissions(&folder.0, PermissionsExt::from_mode(0o755)).unwrap();
     let run = |name: &str, mode: u32| {

@@ -1,7 +1,7 @@
 //! Whichever process of a run is killed, and whenever: it is noticed and nothing is left.
 //!
-//! The moments are random; `CRUN_LITE_KILLS` says how many of them each test tries. How
-//! soon all of a run was gone is printed, not asserted.
+//! The moments are random; `CRUN_LITE_KILLS` says how many of them each test tries. That
+//! all of a run is gone within a second is asserted; how soon is printed.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;

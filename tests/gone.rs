@@ -1,8 +1,8 @@
 //! A container that loses its link: the run ends with a message and exit code 125, and
 //! nothing is left.
 //!
-//! `CRUN_LITE_KILLS` says how many times each link is taken away. How soon all was over is
-//! printed, not asserted.
+//! `CRUN_LITE_KILLS` says how many times each link is taken away. That nothing is left a
+//! second after the end is asserted; how soon all was over is printed.
 
 use std::time::{Duration, Instant};
 

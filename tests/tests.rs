@@ -1,9 +1,11 @@
-//! Integration tests: one binary, real namespaces, real clients.
+//! Integration tests: real namespaces, real clients. The process model through the library
+//! is a binary of its own, which has no harness (`process.rs`).
 //!
 //! Each test runs as root and as an ordinary user where it can (see
 //! `util::who`). What a machine lacks makes a test print `SKIP` and its reason;
 //! with `CI=true` in the environment it fails instead, so that nothing is left
-//! out unseen.
+//! out unseen. Two things are left out there, too, and say so: the audit, whose script
+//! is not part of this repository, and the peers of `bench net` that are not installed.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

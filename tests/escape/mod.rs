@@ -6,11 +6,11 @@
 //! |---|---|---|
 //! | T1 | the runtime's own binary opened through `/proc/self/exe` (CVE-2019-5736) | `escape::program`, `isolation::the_init_cannot_be_reached`, `container::exec::tests::the_runtime_itself_is_no_command` |
 //! | T2 | a descriptor or the working directory of the caller (CVE-2016-9962, CVE-2024-21626) | `escape::descriptors`, `isolation::no_descriptor_of_the_callers_comes_in`, `isolation::the_working_directory_of_the_caller_does_not_come_in` |
-//! | T3 | mount points that are links, or become some (CVE-2019-19921, CVE-2021-30465, CVE-2023-27561, CVE-2024-45310) | `escape::links`, `isolation::a_root_of_links_leads_nowhere`, `fs::tests::a_tree_that_changes_meanwhile_leads_nowhere_outside` |
-//! | T4 | the null device that masks are made of, replaced (CVE-2025-31133) | `isolation::a_null_device_that_is_a_link_is_not_used_as_mask`, `fs::tests::a_device_must_be_the_device`, `escape::links` |
+//! | T3 | mount points that are links, or become some (CVE-2019-19921, CVE-2021-30465, CVE-2023-27561, CVE-2024-45310) | `escape::links`, `roots::a_root_of_links_leads_nowhere`, `fs::tests::a_tree_that_changes_meanwhile_leads_nowhere_outside` |
+//! | T4 | the null device that masks are made of, replaced (CVE-2025-31133) | `roots::a_null_device_that_is_a_link_is_not_used_as_mask`, `fs::tests::a_device_must_be_the_device`, `escape::links` |
 //! | T5 | the terminal bound to `/dev/console`, replaced (CVE-2025-52565) | `escape::places::the_console_is_the_terminal`, `escape::links` |
 //! | T6 | what is written to procfs led elsewhere (CVE-2025-52881) | `escape::places::a_false_procfs_is_not_written_to` |
-//! | T7 | `/dev` of the root a link to the host (CVE-2026-41579, CVE-2026-47766) | `escape::links`, `isolation::a_root_of_links_leads_nowhere`, `fs::tests::kernel_file_systems_follow_no_link` |
+//! | T7 | `/dev` of the root a link to the host (CVE-2026-41579, CVE-2026-47766) | `escape::links`, `roots::a_root_of_links_leads_nowhere`, `fs::tests::kernel_file_systems_follow_no_link` |
 //! | T8 | files made in the root by their names (CVE-2025-24965) | `escape::places::nothing_is_made_in_the_root_by_name` |
 //! | T9 | a user that becomes root by a parser's mistake (CVE-2026-30892, CVE-2026-46680) | `escape::identity::users_are_never_root_by_mistake`, `isolation::users_are_exact_or_refused`, `container::users::tests::never_root_by_mistake` |
 //! | T10 | groups that a file excludes, dropped (CVE-2018-7169, CVE-2014-8989) | `escape::identity::a_file_that_excludes_a_group_stays_closed` |
