@@ -96,6 +96,35 @@ both! {
         });
     }
 
+    fn another_user_is_not_answered(who) {
+        need!(who.has_tun(), "{who:?} may not open /dev/net/tun");
+        need!(Who::tests_run_as_root(), "only root can be two users");
+        let host = Host::new();
+        let name = format!("--name=private-{who:?}");
+        let _run = serve(who, &host, &[&name]);
+        let owner = who.identity().uid;
+        // Whatever the name says, who asks is known from the socket.
+        let script = "
+import os, socket, sys
+if (uid := int(sys.argv[1])):
+    os.setgroups([])
+    os.setresuid(uid, uid, uid)
+asks = socket.socket(socket.AF_UNIX)
+asks.connect('\\0crun-lite/' + sys.argv[2])
+try:
+    asks.sendall(b'{\"version\": 1, \"execute\": \"net-stats\"}\\n')
+    print(b'flows' in asks.makefile('rb').read())
+except (BrokenPipeError, ConnectionResetError):
+    print(False)
+";
+        let socket = format!("{owner}/private-{who:?}");
+        let answered = |uid: u32| host.tool(&["/usr/bin/python3", "-c", script, &uid.to_string(), &socket]);
+        assert_eq!(answered(owner), "True\n");
+        // Not even root, which has other means.
+        let others = [0, 65534, 4242].into_iter().filter(|uid| *uid != owner);
+        others.for_each(|uid| assert_eq!(answered(uid), "False\n", "{uid}"));
+    }
+
     fn the_hosts_own_connections_are_flows_too(who) {
         need!(who.has_tun(), "{who:?} may not open /dev/net/tun");
         let host = Host::new();
