@@ -175,11 +175,19 @@ def run(number):
     data = hashlib.shake_128(b'%d' % number).digest(300000)
     s = socket.create_connection((sys.argv[1], 8080), 20)
     s.settimeout(20)
-    sender = threading.Thread(target=s.sendall, args=(data,))
+    failed = []
+    def send():
+        try: s.sendall(data)
+        except OSError as error: failed.append(error)
+    sender = threading.Thread(target=send)
     sender.start()
     echo = b''
     while len(echo) < len(data):
-        echo += s.recv(65536)
+        if not (piece := s.recv(65536)):
+            # Who meets a reset first is told of it, and the other of an end.
+            sender.join()
+            raise failed[0] if failed else OSError('an early end')
+        echo += piece
     sender.join()
     whole.append(echo == data)
 def tell(number):
